@@ -1,0 +1,88 @@
+"""MATL, the trust layer for federated learning.
+
+Names are imported when they are first used, so that ``import matl`` stays fast.
+
+Examples
+--------
+>>> import numpy as np
+>>> import matl
+>>> matl.aggregators.Median()(np.array([[1.0], [2.0], [900.0]]))
+array([2.], dtype=float32)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matl import aggregators, attacks
+    from matl.learning.datasets import Dataset
+    from matl.learning.local import LocalTraining
+    from matl.learning.oracle import RootOracle
+    from matl.learning.partition import FederatedData
+    from matl.learning.tasks import MLPTask, SoftmaxTask
+    from matl.modes.mode0 import Mode0
+    from matl.modes.mode1 import Mode1
+    from matl.modes.plain import Plain
+    from matl.params import ParamLayout
+    from matl.records import Cohort, Judgement, Status, Verdict
+    from matl.simulation import RunResult, federate, simulate
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Cohort": "matl.records",
+    "Dataset": "matl.learning.datasets",
+    "FederatedData": "matl.learning.partition",
+    "Judgement": "matl.records",
+    "LocalTraining": "matl.learning.local",
+    "MLPTask": "matl.learning.tasks",
+    "Mode0": "matl.modes.mode0",
+    "Mode1": "matl.modes.mode1",
+    "ParamLayout": "matl.params",
+    "Plain": "matl.modes.plain",
+    "RootOracle": "matl.learning.oracle",
+    "RunResult": "matl.simulation",
+    "SoftmaxTask": "matl.learning.tasks",
+    "Status": "matl.records",
+    "Verdict": "matl.records",
+    "federate": "matl.simulation",
+    "simulate": "matl.simulation",
+}
+_ROOMS = ("aggregators", "attacks")
+
+__all__ = [
+    "Cohort",
+    "Dataset",
+    "FederatedData",
+    "Judgement",
+    "LocalTraining",
+    "MLPTask",
+    "Mode0",
+    "Mode1",
+    "ParamLayout",
+    "Plain",
+    "RootOracle",
+    "RunResult",
+    "SoftmaxTask",
+    "Status",
+    "Verdict",
+    "__version__",
+    "aggregators",
+    "attacks",
+    "federate",
+    "simulate",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"matl.{name}")
+    raise AttributeError(f"module 'matl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,161 @@
+"""Every exception MATL raises on purpose.
+
+::
+
+    MatlError
+    ├── InvalidValueError (ValueError)     an argument is outside what is allowed
+    │   ├── UnknownNameError               no such data set, attack, rule, mode, ...
+    │   ├── BoundError                     a rule cannot tolerate that many Byzantine clients
+    │   └── LayoutError                    arrays do not fit the declared parameter layout
+    ├── ConfigError                        a configuration has problems; all are listed at once
+    ├── DataError                          a data set cannot be used
+    │   ├── DataNotFoundError              its files are not on this machine
+    │   └── CorruptDataError               its files are not what they should be
+    ├── MissingExtraError (ImportError)    an optional dependency is not installed
+    ├── StateError                         a checkpoint or state cannot be read or does not fit
+    ├── StorageError (OSError)             a file cannot be written
+    └── RunInterrupted                     the user stopped a run; it can be resumed
+
+A message says what was wrong, the value seen, the value allowed and what to do.
+A misbehaving *client* is not an exception: it is a `matl.records.Rejection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+__all__ = [
+    "BoundError",
+    "ConfigError",
+    "CorruptDataError",
+    "DataError",
+    "DataNotFoundError",
+    "InvalidValueError",
+    "LayoutError",
+    "MatlError",
+    "MissingExtraError",
+    "RunInterrupted",
+    "StateError",
+    "StorageError",
+    "UnknownNameError",
+    "nearest",
+]
+
+
+class MatlError(Exception):
+    """Base of every error MATL raises on purpose. It can cross a process boundary whatever its constructor takes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+class InvalidValueError(MatlError, ValueError):
+    """An argument is outside what is allowed."""
+
+
+class UnknownNameError(InvalidValueError):
+    """A name is not registered.
+
+    Parameters
+    ----------
+    kind : str
+        What was looked up, e.g. ``"attack"``.
+    name : str
+        The name that was not found.
+    known : iterable of str
+        The names that exist.
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        self.kind, self.name, self.known = kind, name, sorted(known)
+        super().__init__(
+            f"unknown {kind} {name!r}{nearest(name, self.known)}; known: {', '.join(self.known) or 'none'}"
+        )
+
+
+class BoundError(InvalidValueError):
+    """A rule cannot tolerate the number of Byzantine clients it was given."""
+
+
+class LayoutError(InvalidValueError):
+    """Arrays do not fit the declared parameter layout.
+
+    ``code`` is one of ``"names"``, ``"shape"``, ``"dtype"``, ``"size"``.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class ConfigError(MatlError):
+    """A configuration has problems; the message lists all of them."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.source, self.problems = source, list(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        super().__init__(f"{source}: {count}\n" + "\n".join(f"  - {line}" for line in self.problems))
+
+
+class DataError(MatlError):
+    """A data set cannot be used."""
+
+
+class DataNotFoundError(DataError):
+    """The files of a data set are not on this machine."""
+
+
+class CorruptDataError(DataError):
+    """The files of a data set are not what they should be."""
+
+
+class MissingExtraError(MatlError, ImportError):
+    """An optional dependency is not installed.
+
+    Examples
+    --------
+    >>> raise MissingExtraError("scikit-learn", extra="sim")
+    Traceback (most recent call last):
+        ...
+    matl.errors.MissingExtraError: scikit-learn is not installed; install it with: pip install 'matl[sim]'
+    """
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        self.package, self.extra = package, extra
+        super().__init__(f"{package} is not installed; install it with: pip install 'matl[{extra}]'")
+
+
+class StateError(MatlError):
+    """A checkpoint or state cannot be read, or does not belong to this run."""
+
+
+class StorageError(MatlError, OSError):
+    """A file cannot be written."""
+
+
+class RunInterrupted(MatlError):  # noqa: N818 - the word says what happened; nothing went wrong
+    """The user stopped a run after a whole round; ``directory`` holds its checkpoint, if there is one."""
+
+    def __init__(self, message: str, *, directory: str | None = None) -> None:
+        self.directory = directory
+        super().__init__(message)
+
+
+def _rebuild(kind: type[MatlError], args: tuple[Any, ...]) -> MatlError:
+    return kind.__new__(kind, *args)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``" (did you mean 'x'?)"`` for the closest known name, or nothing.
+
+    Examples
+    --------
+    >>> nearest("sing_flip", ["sign_flip", "alie"])
+    " (did you mean 'sign_flip'?)"
+    >>> nearest("zzz", ["sign_flip"])
+    ''
+    """
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,119 @@
+"""The updates of a cohort: n rows of d numbers that need not fit in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from matl import validate
+from matl.errors import InvalidValueError
+from matl.params import Float32
+
+__all__ = ["UpdateMatrix"]
+
+_NORM_WIDTH = 4096  # columns per step, so that no n x d copy is made
+
+
+class UpdateMatrix:
+    """An n x d float32 matrix in memory, memory-mapped, or sharded by rows.
+
+    Code that judges reads it by `rows` or `columns` and never assumes that all of it fits in memory; `dense` is for
+    small cohorts and for tests. It is read-only by convention: nobody who is handed one writes to it.
+
+    Parameters
+    ----------
+    shards : array of shape (n, d), or sequence of arrays of shape (n_k, d)
+        Row blocks in order. ``numpy.memmap`` arrays stay on disk until they are read.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = UpdateMatrix([np.zeros((2, 3), np.float32), np.ones((1, 3), np.float32)])
+    >>> X.shape
+    (3, 3)
+    >>> X.rows(1, 3)
+    array([[0., 0., 0.],
+           [1., 1., 1.]], dtype=float32)
+    >>> [block.shape for block in X.column_blocks(2)]
+    [(3, 2), (3, 1)]
+    """
+
+    def __init__(self, shards: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+        parts = [shards] if isinstance(shards, np.ndarray) else list(shards)
+        if not parts or any(part.ndim != 2 for part in parts) or len({part.shape[1] for part in parts}) != 1:
+            shapes = [part.shape for part in parts]
+            raise InvalidValueError(f"expected row blocks of shape (n_k, d) with one common d, got {shapes}")
+        # asanyarray keeps a memmap a memmap; only another dtype or memory layout is copied, because sums over another
+        # layout run in another order. What float32 cannot hold becomes inf, which screening and the rules refuse.
+        with np.errstate(over="ignore"):
+            self._shards: list[Float32] = [np.asanyarray(part, dtype=np.float32, order="C") for part in parts]
+        self._starts = np.cumsum([0, *(len(part) for part in self._shards)])
+
+    @classmethod
+    def of(cls, X: ArrayLike) -> UpdateMatrix:
+        """A matrix from anything NumPy reads as one, such as a list of lists.
+
+        Raises
+        ------
+        InvalidValueError
+            It is not n rows of d numbers each.
+        """
+        try:
+            with np.errstate(over="ignore"):
+                return cls(np.asarray(X, dtype=np.float32))
+        except InvalidValueError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise InvalidValueError(f"expected X to hold n rows of d numbers each; {error}") from error
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, d)."""
+        return int(self._starts[-1]), int(self._shards[0].shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def rows(self, start: int, stop: int) -> Float32:
+        """Rows ``start:stop``, a view where they lie in one shard."""
+        return self._gather(start, stop, slice(None))
+
+    def columns(self, start: int, stop: int) -> Float32:
+        """Columns ``start:stop`` of every row, shape (n, stop - start)."""
+        return self._gather(0, len(self), slice(start, stop))
+
+    def column_blocks(self, width: int) -> Iterator[Float32]:
+        """All columns from left to right, ``width`` at a time (the last block may be narrower)."""
+        validate.at_least(1, width=width)
+        for start in range(0, self.shape[1], width):
+            yield self.columns(start, min(start + width, self.shape[1]))
+
+    def dense(self) -> Float32:
+        """The whole matrix as one array; a view where it is one already."""
+        return self._gather(0, len(self), slice(None))
+
+    def norms(self) -> NDArray[np.float64]:
+        """Euclidean norm of every row, shape (n,); float64, so that no finite row overflows."""
+        squares = np.zeros(len(self))
+        for block in self.column_blocks(_NORM_WIDTH):
+            squares += np.einsum("ij,ij->i", block, block, dtype=np.float64)
+        return np.sqrt(squares)
+
+    def take(self, indices: NDArray[np.intp]) -> UpdateMatrix:
+        """The rows at ``indices``, in that order, in memory."""
+        shard = np.searchsorted(self._starts, indices, side="right") - 1
+        picked = [self._shards[s][i - self._starts[s]] for s, i in zip(shard, indices, strict=True)]
+        return UpdateMatrix(np.stack(picked) if picked else np.empty((0, self.shape[1]), np.float32))
+
+    def _gather(self, start: int, stop: int, columns: slice) -> Float32:
+        parts = []
+        for shard, first in zip(self._shards, self._starts, strict=False):
+            low, high = max(start - int(first), 0), min(stop - int(first), len(shard))
+            if low < high:
+                parts.append(shard[low:high, columns])
+        if not parts:
+            return self._shards[0][:0, columns]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,267 @@
+"""What holds for every rule: checks, bounds, storage, and the symmetries a rule should have."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from matl.aggregators import AGGREGATORS, NNM, ClippedMean, Context, FLTrust, Krum, Mean, Median, MultiKrum, TrimmedMean
+from matl.aggregators.base import Rule
+from matl.errors import BoundError, InvalidValueError
+from matl.matrix import UpdateMatrix
+from matl.params import ParamLayout
+
+RULES = [Mean(), ClippedMean(), Median(), TrimmedMean(), Krum(), MultiKrum(), NNM(), NNM(rule=Krum()), FLTrust()]
+# Mixed rows are often equal up to rounding, and Krum among equals chooses by index.
+TIED = NNM(rule=Krum())
+PERMUTE = [rule for rule in RULES if rule != TIED]
+TRANSLATE = [rule for rule in PERMUTE if not isinstance(rule, ClippedMean | FLTrust)]  # those two measure from zero
+SCALE = [rule for rule in RULES if not isinstance(rule, FLTrust)]  # its length is the root's, whatever the rows'
+
+
+def names(rule):
+    return repr(rule).replace("aggregators.", "")
+
+
+def run(rule, X, f=1, **context):
+    root = np.ones(X.shape[1], np.float32) if rule.needs_root else None
+    return rule(X, f=f, root_update=root, **context)
+
+
+# Matrices of at least five rows without ties: with exact ties Krum and NNM choose by index, and order matters.
+matrices = st.builds(
+    lambda n, d, seed: np.random.default_rng(seed).normal(size=(n, d)).astype(np.float32),
+    st.integers(5, 12),
+    st.integers(2, 8),
+    st.integers(0, 2**32),
+)
+few = settings(max_examples=25)
+
+
+@pytest.mark.parametrize("rule", PERMUTE, ids=names)
+@few
+@given(X=matrices, seed=st.integers(0, 99))
+def test_the_order_of_clients_does_not_matter(rule, X, seed):
+    weights = np.random.default_rng(seed).uniform(1, 9, len(X))
+    order = np.random.default_rng(seed).permutation(len(X))
+    np.testing.assert_allclose(run(rule, X[order], weights=weights[order]), run(rule, X, weights=weights), atol=1e-5)
+
+
+@pytest.mark.parametrize("rule", TRANSLATE, ids=names)
+@few
+@given(X=matrices, shift=st.integers(-64, 64))
+def test_moving_every_row_moves_the_result(rule, X, shift):
+    X = np.round(X * 2**14) / np.float32(2**14)  # so that float32 holds the moved rows exactly
+    np.testing.assert_allclose(run(rule, X + np.float32(shift)), run(rule, X) + np.float32(shift), atol=1e-4)
+
+
+@pytest.mark.parametrize("rule", SCALE, ids=names)
+@few
+@given(X=matrices, exponent=st.integers(-60, 60))
+def test_scaling_every_row_scales_the_result(rule, X, exponent):
+    """By powers of two, which float32 multiplies exactly, so not even a tie is broken differently."""
+    scale = np.float32(2.0**exponent)
+    np.testing.assert_allclose(run(rule, X * scale) / scale, run(rule, X), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", [r for r in RULES if r.needs_root is False], ids=names)
+@few
+@given(row=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=5), n=st.integers(1, 9))
+def test_identical_rows_are_their_own_aggregate(rule, row, n):
+    X = np.tile(np.array(row, np.float32), (n, 1))
+    np.testing.assert_allclose(rule(X, f=rule.max_f(n)), X[0], rtol=1e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names)
+def test_one_client_is_its_own_aggregate(rule):
+    X = np.array([[3.0, 4.0]], np.float32)
+    root = X[0] if rule.needs_root else None
+    np.testing.assert_allclose(rule(X, root_update=root), X[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names)
+@pytest.mark.parametrize("d", [1, 6, 4112, 9001])
+def test_storage_does_not_change_a_bit(rule, d, tmp_path):
+    X = np.random.default_rng(0).normal(size=(8, d)).astype(np.float32)
+    expected = run(rule, X).tobytes()
+    X.tofile(tmp_path / "X")
+    on_disk = np.memmap(tmp_path / "X", np.float32, "r", shape=X.shape)
+    read_only = X.copy()
+    read_only.flags.writeable = False
+    for stored in (
+        on_disk,
+        read_only,
+        UpdateMatrix(on_disk),
+        UpdateMatrix([X[:3], on_disk[3:4], X[4:]]),
+        UpdateMatrix([row[None] for row in X]),
+        X.tolist(),
+        X.astype(np.float64),
+        np.asfortranarray(X),
+        np.repeat(X, 2, axis=1)[:, ::2],
+    ):
+        root = np.ones(d, np.float32) if rule.needs_root else None
+        assert rule(stored, f=1, root_update=root).tobytes() == expected
+    assert X.tobytes() == on_disk.tobytes()
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names)
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((3, 0)), r"n, d >= 1, got shape \(3, 0\)"),
+        (np.zeros((0, 3)), r"n, d >= 1, got shape \(0, 3\)"),
+        (UpdateMatrix(np.zeros((3, 0))), r"n, d >= 1"),
+        (UpdateMatrix(np.zeros((0, 3))), r"n, d >= 1"),
+        (np.zeros(3), "expected"),
+        (np.zeros((1, 2, 3)), "expected"),
+        ([[1.0, 2.0], [3.0]], "n rows of d numbers each"),
+        ([["a"]], "n rows of d numbers each"),
+        ([[1.0], [np.nan], [1.0]], r"NaN or infinity in row\(s\) \[1\]"),
+        ([[1.0], [1.0], [np.inf]], r"row\(s\) \[2\]"),
+        ([[1.0], [1e300], [1.0]], r"row\(s\) \[1\]"),
+        (np.where(np.arange(27000).reshape(3, 9000) == 17_999, np.nan, 0), r"row\(s\) \[1\]"),
+    ],
+)
+def test_matrices_that_are_none(rule, X, message):
+    with pytest.raises(InvalidValueError, match=message):
+        rule(X, root_update=np.ones(3))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names)
+@pytest.mark.parametrize("weights", [[1, -1, 1, 1, 1], [0] * 5, [1, np.nan, 1, 1, 1], [1, 1], [[1] * 5]], ids=repr)
+def test_weights_that_are_none(rule, weights):
+    with pytest.raises(InvalidValueError, match="weights"):
+        run(rule, np.eye(5), weights=np.array(weights, float))
+
+
+@pytest.mark.parametrize(
+    ("rule", "n", "largest", "condition"),
+    [
+        (Mean(), 5, 4, "any f < n"),
+        (ClippedMean(), 5, 4, "any f < n"),
+        (FLTrust(), 5, 4, "any f < n"),
+        (Median(), 5, 2, "2f < n"),
+        (Median(), 6, 2, "2f < n"),
+        (TrimmedMean(), 5, 2, "2f < n"),
+        (TrimmedMean(), 6, 2, "2f < n"),
+        (Krum(), 5, 1, "n >= 2f [+] 3"),
+        (Krum(), 6, 1, "n >= 2f [+] 3"),
+        (Krum(), 7, 2, "n >= 2f [+] 3"),
+        (MultiKrum(), 7, 2, "n >= 2f [+] 3"),
+        (NNM(), 5, 2, "2f < n"),
+        (NNM(rule=Krum()), 5, 1, "what the rule after it allows"),
+    ],
+    ids=str,
+)
+def test_the_bound_is_exact_and_named_with_its_numbers(rule, n, largest, condition):
+    X = np.random.default_rng(0).normal(size=(n, 2))
+    assert rule.max_f(n) == largest
+    assert np.isfinite(run(rule, X, f=largest)).all()
+    with pytest.raises(
+        BoundError, match=rf"n={n} clients tolerates 0 <= f <= {largest}, got f={largest + 1} .*{condition}"
+    ):
+        run(rule, X, f=largest + 1)
+    with pytest.raises(BoundError, match="got f=-1"):
+        run(rule, X, f=-1)
+
+
+def test_a_rules_own_f_comes_before_the_rounds():
+    X = np.array([[1.0], [2.0], [3.0], [4.0], [100.0]])
+    assert TrimmedMean(f=1)(X, f=2) == TrimmedMean()(X, f=1) == [3]
+    assert TrimmedMean(f=0)(X, f=2) == [22]
+    with pytest.raises(BoundError, match="got f=3"):
+        TrimmedMean(f=3)(X)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names)
+def test_unit_weights_explain_the_result(rule):
+    X = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    weights = np.arange(1.0, 9.0)
+    context = Context(weights=weights, f=2, root_update=np.ones(5, np.float32) if rule.needs_root else None)
+    carried = {"untouched": 1}
+    result, state = rule.aggregate(X, context, carried)
+    assert state is carried
+    assert rule.init(ParamLayout.of([X[0]])) == {}
+    if result.unit_weights is not None:
+        assert result.unit_weights.shape == (8,)
+        assert (result.unit_weights >= 0).all()
+        np.testing.assert_allclose(result.unit_weights @ X, result.vector, atol=1e-6)
+
+
+def test_every_rule_is_registered_and_built_without_arguments():
+    assert {type(AGGREGATORS.get(name)()) for name in AGGREGATORS} == {type(rule) for rule in RULES}
+    assert AGGREGATORS.get("fedavg") is Mean
+
+
+def test_a_rule_without_a_combination_is_none():
+    with pytest.raises(NotImplementedError):
+        Rule()(np.eye(2))
+
+
+# What lies beyond the bound of float32's square, near its end, tiny, and ordinary.
+wild = st.sampled_from([0.0, 1e-45, 1e-30, 1.0, 50.0, 1e10, 1e19, 1e30, 3.4e38])
+
+
+@st.composite
+def attacked(draw, minimum):
+    """Honest rows near one another, f arbitrary ones among them (n = ``minimum(f)`` or more), and f."""
+    f = draw(st.integers(1, 3))
+    n = draw(st.integers(minimum(f), minimum(f) + 4))
+    d = draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    honest = (rng.normal(size=(n - f, d)) + draw(st.sampled_from([0, 10]))).astype(np.float32)
+    kind = draw(st.sampled_from(["same", "signs", "opposite"]))
+    direction = {
+        "same": np.ones((f, d)),
+        "signs": rng.choice([-1, 1], size=(f, d)),
+        "opposite": -np.tile(np.sign(honest.mean(axis=0)), (f, 1)),
+    }[kind]
+    evil = (direction * draw(wild)).astype(np.float32)
+    return np.concatenate([honest, evil])[rng.permutation(n)], honest, f
+
+
+def spread(honest):
+    return float(np.linalg.norm(honest[:, None].astype(float) - honest[None], axis=2).max())
+
+
+@pytest.mark.parametrize("rule", [Median(), TrimmedMean()], ids=names)
+@few
+@given(case=attacked(lambda f: 2 * f + 1))
+def test_f_rows_cannot_leave_the_honest_range(rule, case):
+    X, honest, f = case
+    result, slack = rule(X, f=f), 1e-6 * np.abs(honest).max()  # float32's rounding of a mean
+    assert (result >= honest.min(axis=0) - slack).all()
+    assert (result <= honest.max(axis=0) + slack).all()
+
+
+@pytest.mark.parametrize("rule", [Krum(), MultiKrum()], ids=names)
+@few
+@given(case=attacked(lambda f: 2 * f + 3))
+def test_f_rows_cannot_pull_krum_away(rule, case):
+    """Each chosen row has a score of at most (n - f - 2) D^2, the most an honest one can have, and an honest row among
+    the n - f - 2 >= f + 1 neighbours it is summed over: it lies within sqrt(n - f - 2) D of an honest row."""
+    X, honest, f = case
+    reach = np.sqrt(len(X) - f - 2) * spread(honest) * (1 + 1e-5)
+    result = rule(X, f=f).astype(float)
+    assert (result >= honest.min(axis=0) - reach).all()
+    assert (result <= honest.max(axis=0) + reach).all()
+
+
+@settings(max_examples=200)
+@given(case=attacked(lambda f: 2 * f + 1))
+def test_f_rows_cannot_pull_mixing_away(case):
+    """The n - f nearest rows of an honest row are all within D of it, so they mix to within D of the range."""
+    X, honest, f = case
+    result, reach = NNM()(X, f=f).astype(float), spread(honest) * (1 + 1e-5) + 1e-6 * np.abs(honest).max()
+    assert (result >= honest.min(axis=0) - reach).all()
+    assert (result <= honest.max(axis=0) + reach).all()
+
+
+@few
+@given(case=attacked(lambda f: 2 * f + 1))
+def test_f_rows_cannot_lengthen_what_is_clipped(case):
+    X, honest, _ = case
+    longest = np.linalg.norm(honest.astype(float), axis=1).max()
+    assert np.linalg.norm(ClippedMean()(X).astype(float)) <= longest * (1 + 1e-5)
+    root = honest.mean(axis=0)
+    assert np.linalg.norm(FLTrust()(X, root_update=root).astype(float)) <= np.linalg.norm(root) * (1 + 1e-5)

@@ -1,0 +1,47 @@
+"""Nearest-neighbour mixing against float64, with explicit distances."""
+
+import numpy as np
+import pytest
+
+from matl.aggregators import NNM, Context, FLTrust, Mean, MultiKrum, TrimmedMean
+
+
+def naive_mixing(X, f):
+    rows = np.asarray(X, np.float32).astype(float)
+    mixed = []
+    for row in rows:
+        distances = ((rows - row) ** 2).sum(axis=1)
+        mixed.append(rows[np.argsort(distances, kind="stable")[: len(rows) - f]].mean(axis=0))
+    return np.array(mixed)
+
+
+@pytest.mark.parametrize("f", [0, 1, 4])
+def test_mixing_before_the_trimmed_mean(X, agree, f):
+    f = min(f, NNM().max_f(len(X)))
+    mixed = np.sort(naive_mixing(X, f), axis=0)
+    agree(NNM(f)(X), mixed[f : len(X) - f].mean(axis=0), X)
+
+
+def test_mixing_before_the_mean(X, agree):
+    f = NNM().max_f(len(X))
+    agree(NNM(f, Mean())(X), naive_mixing(X, f).mean(axis=0), X)
+
+
+def test_the_rule_after_it_gets_the_same_f_whatever_its_own():
+    X = np.random.default_rng(0).normal(size=(9, 4))
+    np.testing.assert_array_equal(NNM(2, TrimmedMean(f=0))(X), NNM(2, TrimmedMean())(X))
+
+
+def test_weights_are_those_of_the_rows_before_mixing():
+    X = np.array([[0.0], [0.1], [0.2], [0.3], [9.0]])
+    result, _ = NNM(1, MultiKrum()).aggregate(X, Context(), {})
+    assert result.unit_weights.sum() == pytest.approx(1)
+    assert result.unit_weights[4] == 0
+    assert NNM(1).aggregate(X, Context(), {})[0].unit_weights is None
+
+
+def test_a_rule_that_needs_a_root_gets_it():
+    X = np.random.default_rng(0).normal(size=(5, 3)) + 2
+    root = X.mean(axis=0)
+    mixed = naive_mixing(X, 1).astype(np.float32)
+    np.testing.assert_allclose(NNM(1, FLTrust())(X, root_update=root), FLTrust()(mixed, root_update=root), rtol=1e-5)
