@@ -1,0 +1,38 @@
+"""Messages that are broken rather than wrong."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from matl.attacks.base import ATTACKS, Attack
+from matl.records import Update
+
+__all__ = ["Malformed"]
+
+
+@ATTACKS.register("malformed")
+@dataclass(frozen=True, slots=True)
+class Malformed(Attack):
+    """Send garbage: NaN, wrong shapes, absurd example counts, unreadable bytes, stale models. Screening's opponent."""
+
+    def tamper(self, update: Update, rng: np.random.Generator) -> Update:
+        """One kind of garbage, drawn anew for every message."""
+        arrays: dict[str, Any] = dict(update.payload)  # type: ignore[arg-type]  # in-process clients send arrays
+        name = next(iter(arrays))
+        kind = rng.integers(6)
+        if kind == 0:
+            return replace(update, payload={**arrays, name: np.full_like(arrays[name], np.nan)})
+        if kind == 1:
+            return replace(update, payload={**arrays, name: arrays[name][None]})
+        if kind == 2:
+            return replace(update, num_examples=10**12)
+        if kind == 3:
+            unreadable = rng.bytes(64)
+            return replace(update, payload=unreadable, payload_sha256=hashlib.sha256(unreadable).hexdigest())
+        if kind == 4:
+            return replace(update, base_version=update.base_version - 1)
+        return replace(update, payload={"unknown": arrays[name]})

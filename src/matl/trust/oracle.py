@@ -1,0 +1,75 @@
+"""What a validator can compute from clean data of its own. The judge sees the data only through this protocol."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matl.params import Float32
+
+__all__ = ["Atoms", "Oracle"]
+
+
+@dataclass(frozen=True, slots=True)
+class Atoms:
+    """Directions that updates are explained by.
+
+    Parameters
+    ----------
+    honest : float32 array of shape (K, d)
+        Row c is the negative gradient of the loss on clean samples of class c.
+    poison : float32 array of shape (K (K - 1), d)
+        Each row is the negative gradient on clean samples of one class under another class's label.
+    pairs : int64 array of shape (K (K - 1), 2)
+        For each poison row the true and the false class.
+    """
+
+    honest: Float32
+    poison: Float32
+    pairs: NDArray[np.int64]
+
+
+class Oracle(Protocol):
+    """A validator's clean root data, the task, and the local recipe that clients follow.
+
+    The root is kept in two folds, 0 and 1, with the same number of samples of each class, so that directions from one
+    fold can be compared with simulated clients from the other.
+    """
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of root data, task and recipe."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+
+    def atoms(self, params: Float32, fold: int) -> Atoms:
+        """Directions at parameters (d,) from one fold of the root."""
+
+    def loss(self, params: Float32) -> float:
+        """Mean loss of parameters (d,) on the whole root."""
+
+    def honest(self, params: Float32, mixes: NDArray[np.float64], seed: int, fold: int | None) -> Float32:
+        """Updates of simulated honest clients.
+
+        Parameters
+        ----------
+        params : float32 array of shape (d,)
+            Where they start.
+        mixes : float64 array of shape (M, K)
+            Label distribution of each; rows sum to 1.
+        seed : int
+            Draws the mini-batches.
+        fold : int or None
+            The fold their samples come from. Simulated client j of a fold holds the same few samples whenever it is
+            asked for with the same mix, as real clients do; only the order of its mini-batches depends on ``seed``.
+            With ``None`` every one of them holds the whole root.
+
+        Returns
+        -------
+        float32 array of shape (M, d)
+        """

@@ -1,0 +1,86 @@
+"""Verdicts in words a person can check: what was seen, in numbers, and what honest clients show."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["alien_reason", "collusion_reason", "norm_reason", "relabelling_reason", "turn_reason"]
+
+
+def relabelling_reason(
+    gain: float, usual: float, share: float, amounts: NDArray[np.float64], pairs: NDArray[np.int64]
+) -> str:
+    """Relabelling gain of a client, what 95 % of shadows stay under, its share, and the amounts (P,) by pair (P, 2).
+
+    Examples
+    --------
+    >>> relabelling_reason(0.45, 0.06, 0.9, np.array([0.1, 3.0]), np.array([[0, 1], [4, 9]]))
+    'pushes against its own classes: false labels raise the cosine of its best explanation by 0.45 (95 % of simulated
+    honest clients stay under 0.06) and make up 90 % of it, most of all 4 taken for 9'
+    """
+    worst = pairs[int(np.argmax(amounts))]
+    return (
+        f"pushes against its own classes: false labels raise the cosine of its best explanation by {gain:.2f} "
+        f"(95 % of simulated honest clients stay under {usual:.2f}) and make up {100 * share:.0f} % of it, "
+        f"most of all {worst[0]} taken for {worst[1]}"
+    )
+
+
+def alien_reason(alien: float, usual: float) -> str:
+    """One minus the cosine to the best explanation, of a client and the level 95 % of shadows stay under.
+
+    Examples
+    --------
+    >>> alien_reason(0.9, 0.4)
+    'looks like no training on these classes: cosine 0.10 to the best explanation (95 % of simulated honest clients
+    exceed 0.60)'
+    """
+    return (
+        f"looks like no training on these classes: cosine {1 - alien:.2f} to the best explanation "
+        f"(95 % of simulated honest clients exceed {1 - usual:.2f})"
+    )
+
+
+def norm_reason(log_norm: float, usual: float) -> str:
+    """Logarithm of the norm, of a client and the level 95 % of shadows stay under.
+
+    Examples
+    --------
+    >>> norm_reason(math.log(12.0), math.log(1.5))
+    'is 8.0 times as long as 95 % of simulated honest updates: norm 12 against 1.5'
+    """
+    return (
+        f"is {math.exp(log_norm - usual):.1f} times as long as 95 % of simulated honest updates: "
+        f"norm {math.exp(log_norm):.3g} against {math.exp(usual):.3g}"
+    )
+
+
+def turn_reason(turned: float, usual: float) -> str:
+    """One minus the cosine to the client's own past, of a client and of the median shadow.
+
+    Examples
+    --------
+    >>> turn_reason(1.9, 0.05)
+    'turned against its own past: cosine -0.90 to its earlier updates (simulated honest clients keep 0.95)'
+    """
+    return (
+        f"turned against its own past: cosine {1 - turned:.2f} to its earlier updates "
+        f"(simulated honest clients keep {1 - usual:.2f})"
+    )
+
+
+def collusion_reason(agreement: float, bar: float) -> str:
+    """Mean cosine of the residual with its nearest neighbours, and the bar.
+
+    Examples
+    --------
+    >>> collusion_reason(1.0, 0.9)
+    'moves as one with others: cosine 1.00 to its nearest neighbours beyond what classes explain (bar 0.90)'
+    """
+    return (
+        f"moves as one with others: cosine {agreement:.2f} to its nearest neighbours beyond what classes explain "
+        f"(bar {bar:.2f})"
+    )
