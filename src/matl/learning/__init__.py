@@ -1,0 +1,1 @@
+"""What is learned, from which data, and how clients and server train: tasks, data sets, partitions, optimisers."""

@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+
+from matl.errors import InvalidValueError
+from matl.learning.datasets import Dataset
+from matl.learning.local import LocalTraining
+from matl.learning.oracle import RootOracle
+from matl.learning.tasks import MLPTask
+
+CLASSES, FEATURES = 4, 6
+RECIPE = LocalTraining(learning_rate=0.1, batch_size=8, steps=3)
+
+
+def make_root(per_class=6, seed=0):
+    rng = np.random.default_rng(seed)
+    y = np.repeat(np.arange(CLASSES), per_class)
+    X = rng.normal(size=(len(y), FEATURES)) + 2 * np.eye(CLASSES, FEATURES)[y]
+    return Dataset("blobs", X.astype(np.float32), y.astype(np.int64), CLASSES)
+
+
+@pytest.fixture
+def task():
+    return MLPTask(FEATURES, CLASSES, hidden=(5,))
+
+
+@pytest.fixture
+def params(task):
+    return task.init(np.random.default_rng(1))
+
+
+@pytest.fixture
+def oracle(task):
+    return RootOracle(task, make_root(), RECIPE)
+
+
+def test_atoms_are_negative_gradients_of_the_named_label(oracle, task, params):
+    atoms = oracle.atoms(params, fold=0)
+    assert atoms.honest.shape == (CLASSES, task.layout.size)
+    assert atoms.pairs.tolist() == [[a, b] for a in range(CLASSES) for b in range(CLASSES) if a != b]
+    X = oracle.root.X[oracle._folds[0][2]]
+    for label, atom in ((2, atoms.honest[2]), (3, atoms.poison[atoms.pairs.tolist().index([2, 3])])):
+        y = np.full((1, len(X)), label)
+        expected = -task.loss_and_gradient(params[None], X[None], y)[1][0]
+        np.testing.assert_allclose(atom, expected, atol=1e-6)
+
+
+def test_folds_are_disjoint_stratified_and_the_whole_root(oracle):
+    held = [np.sort(np.concatenate(fold)) for fold in oracle._folds]
+    assert not set(held[0]) & set(held[1])
+    assert len(held[0]) + len(held[1]) == len(oracle.root)
+    for fold in oracle._folds:
+        assert [len(own) for own in fold] == [3] * CLASSES
+
+
+def test_atoms_of_the_two_folds_differ(oracle, params):
+    assert not np.allclose(oracle.atoms(params, 0).honest, oracle.atoms(params, 1).honest)
+
+
+def test_a_simulated_client_trains_on_its_own_mix(task, params):
+    oracle = RootOracle(task, make_root(), RECIPE, local_examples=50)
+    mixes = np.eye(CLASSES)
+    updates = oracle.honest(params, mixes, seed=3, fold=0)
+    atoms = oracle.atoms(params, fold=0).honest
+    cosines = (updates @ atoms.T) / np.outer(np.linalg.norm(updates, axis=1), np.linalg.norm(atoms, axis=1))
+    assert cosines.argmax(axis=1).tolist() == [0, 1, 2, 3]
+
+
+def test_a_simulated_client_keeps_its_data_and_the_seed_orders_its_batches(oracle):
+    mix = np.array([0.5, 0.5, 0.0, 0.0])
+    np.testing.assert_array_equal(oracle._holding(4, mix, 1), oracle._holding(4, mix, 1))
+    assert not np.array_equal(oracle._holding(4, mix, 1), oracle._holding(5, mix, 1))
+    assert set(oracle._holding(4, mix, 1)) <= set(np.concatenate(oracle._folds[1]))
+
+
+def test_simulated_updates_are_a_function_of_the_seed(oracle, params):
+    mixes = np.full((3, CLASSES), 0.25)
+    first = oracle.honest(params, mixes, seed=3, fold=0)
+    np.testing.assert_array_equal(first, oracle.honest(params, mixes, seed=3, fold=0))
+    assert not np.array_equal(first, oracle.honest(params, mixes, seed=4, fold=0))
+
+
+def test_without_a_fold_a_client_holds_the_whole_root(oracle):
+    even = np.full(CLASSES, 1 / CLASSES)
+    assert np.sort(oracle._quota(even)).tolist() == list(range(len(oracle.root)))
+    skewed = oracle.root.y[oracle._quota(np.array([0.5, 0.5, 0.0, 0.0]))]
+    assert np.bincount(skewed, minlength=CLASSES).tolist() == [12, 12, 0, 0]
+
+
+def test_an_update_on_the_whole_root_lowers_its_loss(oracle, params):
+    update = oracle.honest(params, np.full((1, CLASSES), 1 / CLASSES), seed=0, fold=None)
+    assert oracle.loss(params + update[0]) < oracle.loss(params)
+
+
+def test_loss_is_the_mean_over_the_root(oracle, task, params):
+    logits_free = task.loss_and_gradient(np.zeros_like(params)[None], oracle.root.X[None], oracle.root.y[None])[0][0]
+    assert oracle.loss(np.zeros_like(params)) == pytest.approx(np.log(CLASSES), rel=1e-5)
+    assert logits_free == pytest.approx(np.log(CLASSES), rel=1e-5)
+
+
+def test_the_digest_covers_data_recipe_and_seed(task):
+    base = RootOracle(task, make_root(), RECIPE).digest
+    assert base == RootOracle(task, make_root(), RECIPE).digest
+    others = [
+        RootOracle(task, make_root(seed=1), RECIPE),
+        RootOracle(task, make_root(), LocalTraining(learning_rate=0.2, batch_size=8, steps=3)),
+        RootOracle(task, make_root(), RECIPE, seed=1),
+        RootOracle(task, make_root(), RECIPE, local_examples=9),
+        RootOracle(MLPTask(FEATURES, CLASSES, hidden=(6,)), make_root(), RECIPE),
+    ]
+    assert len({base, *(other.digest for other in others)}) == 6
+
+
+def test_a_root_that_lacks_a_class_is_refused(task):
+    root = make_root()
+    with pytest.raises(InvalidValueError, match=r"at least 2 root samples of every class, got \[6, 6, 6, 0\]"):
+        RootOracle(task, root.take(np.flatnonzero(root.y < 3)), RECIPE)
+
+
+def test_a_root_for_another_task_is_refused(params):
+    with pytest.raises(InvalidValueError, match="expected a root of 3 classes"):
+        RootOracle(MLPTask(FEATURES, 3), make_root(), RECIPE)
