@@ -1,0 +1,89 @@
+"""No judging: an aggregation rule alone, as other systems use it. The baseline of every comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from matl import validate
+from matl.aggregators import Aggregator, Context, Mean
+from matl.errors import InvalidValueError
+from matl.params import Float32, ParamLayout
+from matl.records import Cohort, Judgement, Status, Verdict
+from matl.registry import describe
+from matl.state import State, digest
+from matl.trust.oracle import Oracle
+
+__all__ = ["Plain"]
+
+
+@dataclass(frozen=True)
+class Plain:
+    """An aggregation rule without verdicts: every unit is accepted, whatever weight the rule gives it.
+
+    Parameters
+    ----------
+    aggregator : Aggregator
+        The rule.
+    bound : float
+        Fraction of malicious units that rules with an ``f`` are told to tolerate. Published baselines get the true one.
+    oracle : Oracle or None
+        Needed by rules that compare with an update trained on root data.
+
+    Examples
+    --------
+    >>> from matl import Cohort, ParamLayout
+    >>> from matl.aggregators import Median
+    >>> mode = Plain(Median(), bound=0.4)
+    >>> cohort = Cohort.of(np.array([[1.0], [2.0], [99.0]]))
+    >>> judgement, state = mode.judge(cohort, mode.init(ParamLayout.of([cohort.params])))
+    >>> judgement.aggregate
+    array([2.], dtype=float32)
+    """
+
+    aggregator: Aggregator = field(default_factory=Mean)
+    bound: float = 0.0
+    oracle: Oracle | None = None
+    gives_verdicts: bool = field(default=False, init=False)
+    channels: tuple[str, ...] = field(default=(), init=False)
+
+    def __post_init__(self) -> None:
+        validate.fraction(bound=self.bound)
+        if self.aggregator.needs_root and self.oracle is None:
+            raise InvalidValueError(f"{type(self.aggregator).__name__} needs an oracle with root data, got oracle=None")
+
+    @property
+    def digest(self) -> str:
+        """See `matl.records.Mode`."""
+        oracle = "" if self.oracle is None else self.oracle.digest
+        return digest(["plain", 1, describe(self.aggregator), self.bound, oracle])
+
+    def init(self, layout: ParamLayout) -> State:
+        """See `matl.records.Mode`."""
+        return {"version": 1, "aggregator": self.aggregator.init(layout)}
+
+    def judge(self, cohort: Cohort, state: State) -> tuple[Judgement, State]:
+        """See `matl.records.Mode`."""
+        context = Context(
+            weights=cohort.weights,
+            f=cohort.max_byzantine,
+            root_update=self._root_update(cohort),
+            self_index=cohort.self_index,
+            seed=cohort.seed,
+        )
+        result, after = self.aggregator.aggregate(cohort.X, context, state["aggregator"])
+        used = np.ones(len(cohort.units)) if result.unit_weights is None else result.unit_weights > 0
+        verdicts = tuple(
+            Verdict(unit, float(counted), Status.ACCEPTED, reason="" if counted else "left out by the rule")
+            for unit, counted in zip(cohort.ids, used, strict=True)
+        )
+        return Judgement(result.vector, verdicts, dict(result.diagnostics)), {**state, "aggregator": after}
+
+    def _root_update(self, cohort: Cohort) -> Float32 | None:
+        """The update of a client that holds the whole root."""
+        if not self.aggregator.needs_root or self.oracle is None:
+            return None
+        even = np.full((1, self.oracle.num_classes), 1.0 / self.oracle.num_classes)
+        update: Float32 = self.oracle.honest(cohort.params, even, cohort.seed, None)[0]
+        return update

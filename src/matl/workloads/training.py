@@ -1,0 +1,192 @@
+"""Training as a host runs it: plan a round, screen what arrives, judge it, step the model.
+
+A host (the simulator, a coordinator) moves messages and stores state; everything that decides is here, as functions of
+plain-data state, so that every host decides alike and any of them can stop and go on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from matl import validate
+from matl.errors import BoundError
+from matl.learning.server import ServerOptimizer, ServerSGD
+from matl.matrix import UpdateMatrix
+from matl.params import Float32, ParamLayout, values_hash
+from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
+from matl.screening import Verifier, screen_envelope, screen_values
+from matl.state import State
+
+__all__ = ["Accepted", "Outcome", "TrainingWorkload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A screened update: the message and its values as a row (d,) of the cohort."""
+
+    update: Update
+    row: Float32
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a round came to.
+
+    Parameters
+    ----------
+    judgement : Judgement or None
+        ``None`` if the round failed; the model then stays as it was.
+    failure : str
+        Why it failed, in words; empty if it did not.
+    """
+
+    judgement: Judgement | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class TrainingWorkload:
+    """Federated training of one model under one judge.
+
+    Parameters
+    ----------
+    mode : Mode
+        The judge.
+    layout : ParamLayout
+        The model's arrays.
+    run : str
+        Identifier of the run.
+    optimizer : ServerOptimizer
+        What is done with the aggregate.
+    recipe : mapping
+        What clients do locally, as plain data.
+    max_norm : float or None
+        L2 norm above which an update is rejected.
+    max_examples : int
+        Largest example count a client may claim.
+    weight_cap : float
+        Largest weight of a client in multiples of the median claim of its round, so that a claimed count, which nobody
+        can check, buys little.
+    max_staleness : int
+        How many rounds old the model of an update may be.
+    config_digest : str
+        Digest of the configuration of the run.
+    """
+
+    mode: Mode
+    layout: ParamLayout
+    run: str
+    optimizer: ServerOptimizer = field(default_factory=ServerSGD)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    max_norm: float | None = None
+    max_examples: int = 1_000_000
+    weight_cap: float = 3.0
+    max_staleness: int = 0
+    config_digest: str = ""
+
+    def __post_init__(self) -> None:
+        validate.at_least(1, weight_cap=self.weight_cap, max_examples=self.max_examples)
+        validate.non_negative(max_staleness=self.max_staleness)
+        if self.max_norm is not None:
+            validate.positive(max_norm=self.max_norm)
+
+    def init(self, params: Float32) -> State:
+        """The state before the first round, from initial parameters (d,)."""
+        validate.vector(self.layout.size, params=params)
+        return {
+            "version": 1,
+            "round": 0,
+            "params": params,
+            "mode": self.mode.init(self.layout),
+            "optimizer": self.optimizer.init(self.layout),
+            "model_hashes": {"0": values_hash(params)},
+        }
+
+    def plan(self, state: State) -> RoundSpec:
+        """What the next round asks of its clients."""
+        version = int(state["round"])
+        return RoundSpec(
+            run=self.run,
+            round=version,
+            model_hash=state["model_hashes"][str(version)],
+            layout_hash=self.layout.digest,
+            max_norm=self.max_norm,
+            max_examples=self.max_examples,
+            max_staleness=self.max_staleness,
+            recipe=self.recipe,
+            config_digest=self.config_digest,
+        )
+
+    def screen(
+        self, update: Update, spec: RoundSpec, state: State, *, seen: set[str], verify: Verifier | None = None
+    ) -> Accepted | Rejection:
+        """Check one message; ``seen`` holds the clients accepted so far in this round."""
+        hashes = {int(version): value for version, value in state["model_hashes"].items()}
+        rejection = screen_envelope(update, spec, model_hashes=hashes, seen=seen, verify=verify)
+        if rejection is not None:
+            return rejection
+        row = screen_values(update, spec, self.layout)
+        return row if isinstance(row, Rejection) else Accepted(update, row)
+
+    def cohort(self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int) -> Cohort | None:
+        """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty."""
+        ordered = sorted(accepted, key=lambda item: item.update.client_id)
+        if not ordered:
+            return None
+        updates = [item.update for item in ordered]
+        n = len(updates)
+        return Cohort(
+            spec=spec,
+            params=state["params"],
+            units=tuple(Unit.of(update.client_id) for update in updates),
+            X=UpdateMatrix(np.stack([item.row for item in ordered])),
+            weights=self._weights(updates),
+            staleness=np.array([spec.round - int(update.base_version) for update in updates], np.int64),
+            received_at=np.array([update.received_at for update in updates], np.float64),
+            max_byzantine=min(int(self.mode.bound * n + 1e-9), n - 1),
+            seed=seed,
+        )
+
+    def reduce(self, cohort: Cohort | None, state: State) -> tuple[Outcome, State]:
+        """Judge a round and step the model; a round that cannot be judged leaves the model as it was."""
+        version = int(state["round"]) + 1
+        if cohort is None:
+            return self._failed("no update passed screening", version, state)
+        try:
+            judgement, mode_state = self.mode.judge(cohort, state["mode"])
+        except BoundError as error:  # too few updates arrived for the rule
+            return self._failed(str(error), version, state)
+        with np.errstate(over="ignore", invalid="ignore"):  # checked below
+            params, optimizer_state = self.optimizer.step(state["params"], judgement.aggregate, state["optimizer"])
+        if not np.isfinite(params).all():
+            return self._failed("the aggregate would make the model overflow; set max_norm", version, state)
+        after = {**state, "round": version, "params": params, "mode": mode_state, "optimizer": optimizer_state}
+        after["model_hashes"] = self._remember(version, values_hash(params), state)
+        digests = {
+            **judgement.digests,
+            "mode": self.mode.digest,
+            "model_before": cohort.spec.model_hash,
+            "model_after": after["model_hashes"][str(version)],
+        }
+        return Outcome(replace(judgement, digests=digests)), after
+
+    def _failed(self, reason: str, version: int, state: State) -> tuple[Outcome, State]:
+        current = state["model_hashes"][str(version - 1)]
+        after = {**state, "round": version, "model_hashes": self._remember(version, current, state)}
+        return Outcome(None, reason), after
+
+    def _remember(self, version: int, model_hash: str, state: State) -> dict[str, str]:
+        """Hashes of the model versions that updates of the next round may start from."""
+        hashes = {**state["model_hashes"], str(version): model_hash}
+        return {key: value for key, value in hashes.items() if int(key) >= version - self.max_staleness}
+
+    def _weights(self, updates: list[Update]) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Example counts, capped; a client that gives none counts like the median of the others."""
+        counts = [update.num_examples for update in updates]
+        typical = float(np.median([count for count in counts if count is not None] or [1]))
+        claimed = np.array([typical if count is None else count for count in counts], np.float64)
+        return np.minimum(claimed, self.weight_cap * typical)

@@ -1,0 +1,256 @@
+"""Training as a host runs it: plan, screen, judge, step; and what hostile messages cannot do."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from matl.aggregators import Krum, Median
+from matl.errors import InvalidValueError
+from matl.learning.server import FedAvgM, ServerSGD
+from matl.modes import Mode0, Plain
+from matl.params import ParamLayout, values_hash
+from matl.records import Rejection, Update
+from matl.state import pack, unpack
+from matl.workloads import Accepted, TrainingWorkload
+
+D = 6
+LAYOUT = ParamLayout.of({"w": np.zeros(D, np.float32)})
+START = np.arange(D, dtype=np.float32)
+
+
+def workload(**changes):
+    return TrainingWorkload(**{"mode": Plain(), "layout": LAYOUT, "run": "r", **changes})
+
+
+def message(client, value, spec, **changes):
+    sent = Update(
+        client_id=client,
+        run=spec.run,
+        round=spec.round,
+        base_version=spec.round,
+        model_hash=spec.model_hash,
+        payload={"w": np.full(D, value, np.float32)},
+        num_examples=10,
+    )
+    return dataclasses.replace(sent, **changes)
+
+
+def arrive(work, state, messages, *, seed=0, verify=None):
+    """Screen messages and judge what is left; returns (outcome, state, rejections, cohort)."""
+    spec = work.plan(state)
+    accepted, rejections, seen = [], [], set()
+    for sent in messages:
+        result = work.screen(sent, spec, state, seen=seen, verify=verify)
+        if isinstance(result, Accepted):
+            seen.add(result.update.client_id)
+            accepted.append(result)
+        else:
+            rejections.append(result)
+    cohort = work.cohort(accepted, spec, state, seed=seed)
+    outcome, after = work.reduce(cohort, state)
+    return outcome, after, rejections, cohort
+
+
+def test_a_round_moves_the_model_by_the_aggregate_and_records_what_went_in():
+    work = workload(
+        optimizer=ServerSGD(0.5),
+        recipe={"steps": 1},
+        max_norm=99.0,
+        max_examples=50,
+        config_digest="c",
+        max_staleness=1,
+    )
+    state = work.init(START)
+    spec = work.plan(state)
+    assert (spec.round, spec.run, spec.max_norm, spec.max_examples) == (0, "r", 99.0, 50)
+    assert (spec.recipe, spec.config_digest, spec.max_staleness) == ({"steps": 1}, "c", 1)
+    assert spec.layout_hash == LAYOUT.digest
+    assert spec.model_hash == values_hash(START)
+    outcome, after, rejections, _ = arrive(work, state, [message("b", 1, spec), message("a", 3, spec)])
+    assert not rejections
+    np.testing.assert_array_equal(after["params"], START + 1)
+    assert after["round"] == 1
+    assert outcome.failure == ""
+    assert outcome.judgement.digests == {
+        "mode": Plain().digest,
+        "model_before": values_hash(START),
+        "model_after": values_hash(after["params"]),
+    }
+    assert work.plan(after).model_hash == values_hash(after["params"])
+    assert state["round"] == 0  # a function of its state, which it leaves alone
+
+
+def test_state_survives_storage_between_rounds():
+    work = workload(mode=Mode0(bound=0.3), optimizer=FedAvgM())
+    state = stored = work.init(START)
+    for number in range(3):
+        spec = work.plan(state)
+        messages = [message(f"c{i}", number + i, spec) for i in range(6)]
+        _, state, _, _ = arrive(work, state, messages)
+        _, stored, _, _ = arrive(work, unpack(pack(stored)), messages)
+    assert pack(state) == pack(stored)
+
+
+def test_the_cohort_is_in_the_order_of_ids_whatever_the_order_of_arrival():
+    work = workload()
+    state = work.init(START)
+    spec = work.plan(state)
+    messages = [message(name, i, spec, received_at=float(i), num_examples=i + 1) for i, name in enumerate("dacb")]
+    _, _, _, cohort = arrive(work, state, messages, seed=5)
+    _, _, _, other = arrive(work, state, messages[::-1], seed=5)
+    assert cohort.ids == other.ids == ("a", "b", "c", "d")
+    assert cohort.X.dense()[:, 0].tolist() == other.X.dense()[:, 0].tolist() == [1, 3, 2, 0]
+    assert cohort.received_at.tolist() == [1, 3, 2, 0]
+    assert cohort.weights.tolist() == [2, 4, 3, 1]
+    assert cohort.seed == 5
+
+
+@pytest.mark.parametrize(("bound", "n", "f"), [(0.0, 5, 0), (0.4, 10, 4), (0.3, 10, 3), (0.29, 100, 29), (1.0, 4, 3)])
+def test_the_bound_is_a_whole_number_of_clients(bound, n, f):
+    work = workload(mode=Plain(Median(), bound=bound))
+    state = work.init(START)
+    _, _, _, cohort = arrive(work, state, [message(f"{i:03}", i, work.plan(state)) for i in range(n)])
+    assert cohort.max_byzantine == f
+
+
+def test_example_counts_are_capped_at_a_multiple_of_the_median():
+    work = workload(weight_cap=2.0)
+    state = work.init(START)
+    counts = [10, 20, 30, 999_999, None]
+    messages = [message(f"c{i}", 0, work.plan(state), num_examples=count) for i, count in enumerate(counts)]
+    _, _, _, cohort = arrive(work, state, messages)
+    assert cohort.weights.tolist() == [10, 20, 30, 50, 25]
+    _, _, _, cohort = arrive(work, state, [dataclasses.replace(sent, num_examples=None) for sent in messages])
+    assert cohort.weights.tolist() == [1] * 5
+
+
+def test_a_client_that_gives_no_count_does_not_change_the_weight_of_the_others():
+    work = workload()
+    state = work.init(START)
+    honest = [message(f"c{i}", 0, work.plan(state), num_examples=10 + i) for i in range(5)]
+    before = arrive(work, state, honest)[3].weights
+    silent = message("z", 0, work.plan(state), num_examples=None)
+    after = arrive(work, state, [*honest, silent])[3].weights
+    assert after.tolist() == [*before.tolist(), 12.0]
+
+
+HOSTILE = {
+    "nan": {"payload": {"w": np.full(D, np.nan, np.float32)}},
+    "infinity": {"payload": {"w": np.full(D, np.inf, np.float32)}},
+    "wrong shape": {"payload": {"w": np.zeros((D, 1), np.float32)}},
+    "wrong dtype": {"payload": {"w": np.zeros(D, np.int64)}},
+    "names": {"payload": {"v": np.zeros(D, np.float32)}},
+    "bytes": {"payload": b"garbage", "payload_sha256": "00"},
+    "examples": {"num_examples": 10**12},
+    "no examples": {"num_examples": 0},
+    "other run": {"run": "s"},
+    "other round": {"round": 7},
+    "future": {"base_version": 1},
+    "model": {"model_hash": "0" * 64},
+    "kind": {"kind": "masked"},
+    "late": {"received_at": float("nan")},
+    "no name": {"client_id": 5},
+    "long": {"payload": {"w": np.full(D, 1e6, np.float32)}},
+}
+
+
+@pytest.mark.parametrize("mode", [Plain(Median(), bound=0.3), Mode0(bound=0.3)], ids=["median", "mode0"])
+@given(kinds=st.lists(st.sampled_from(sorted(HOSTILE)), max_size=4), places=st.randoms(use_true_random=False))
+def test_hostile_messages_change_nobody_elses_verdict(mode, kinds, places):
+    work = workload(mode=mode, max_norm=1000.0)
+    state = work.init(START)
+    spec = work.plan(state)
+    honest = [message(f"c{i}", 1 + i / 10, spec) for i in range(6)]
+    mixed = honest + [message(f"x{i}", 1, spec, **HOSTILE[kind]) for i, kind in enumerate(kinds)]
+    places.shuffle(mixed)
+    alone, state_alone, _, _ = arrive(work, state, honest)
+    among, state_among, rejections, _ = arrive(work, state, mixed)
+    assert len(rejections) == len(kinds)
+    assert among.judgement.verdicts == alone.judgement.verdicts
+    np.testing.assert_array_equal(among.judgement.aggregate, alone.judgement.aggregate)
+    assert pack(state_among) == pack(state_alone)
+
+
+def test_second_message_of_a_client_is_a_duplicate_and_a_forged_one_has_no_signature():
+    work = workload()
+    state = work.init(START)
+    spec = work.plan(state)
+    outcome, _, rejections, _ = arrive(work, state, [message("a", 1, spec), message("a", 99, spec)])
+    assert [r.code for r in rejections] == ["duplicate"]
+    assert outcome.judgement.aggregate.tolist() == [1] * D
+    _, _, rejections, _ = arrive(work, state, [message("a", 1, spec)], verify=lambda update: False)
+    assert [r.code for r in rejections] == ["signature"]
+
+
+def test_stale_updates_count_as_far_back_as_the_round_allows():
+    work = workload(max_staleness=1)
+    state = work.init(START)
+    first = work.plan(state)
+    _, state, _, _ = arrive(work, state, [message("a", 1, first)])
+    second = work.plan(state)
+    _, state, _, _ = arrive(work, state, [message("a", 1, second)])
+    third = work.plan(state)
+    late = [
+        message("a", 1, third),
+        message("b", 1, third, base_version=np.uint8(1), model_hash=second.model_hash),
+        message("c", 1, third, base_version=0, model_hash=first.model_hash),
+        message("d", 1, third, base_version=1),  # the model it says it started from is not that version's
+    ]
+    _, state, rejections, cohort = arrive(work, state, late)
+    assert cohort.staleness.tolist() == [0, 1]
+    assert [(r.client_id, r.code) for r in rejections] == [("c", "stale"), ("d", "model_hash")]
+    assert sorted(state["model_hashes"]) == ["2", "3"]  # bounded, however long the run
+
+
+def fails(work, messages, reason):
+    state = work.init(START)
+    outcome, after, _, _ = arrive(work, state, [message(f"c{i}", v, work.plan(state)) for i, v in enumerate(messages)])
+    assert outcome.judgement is None
+    assert reason in outcome.failure
+    np.testing.assert_array_equal(after["params"], START)
+    assert after["round"] == 1
+    assert after["mode"] == state["mode"]
+    return after
+
+
+def test_a_round_without_updates_fails_and_the_next_goes_on():
+    work = workload()
+    after = fails(work, [np.nan, np.inf], "no update passed screening")
+    assert work.plan(after).model_hash == values_hash(START)
+    outcome, after, _, _ = arrive(work, after, [message("a", 1, work.plan(after))])
+    assert outcome.judgement is not None
+    np.testing.assert_array_equal(after["params"], START + 1)
+
+
+def test_a_round_too_small_for_the_rule_fails_with_the_rules_own_words():
+    fails(workload(mode=Plain(Krum(f=2))), [1, 2, 3], "Krum with n=3 clients tolerates")
+
+
+def test_an_aggregate_that_makes_the_model_overflow_fails_the_round():
+    work = workload(optimizer=ServerSGD(10.0))
+    fails(work, [3e38], "overflow")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"weight_cap": 0.5}, {"max_examples": 0}, {"max_norm": 0.0}, {"max_staleness": -1}],
+)
+def test_impossible_settings_are_refused(changes):
+    with pytest.raises(InvalidValueError, match=next(iter(changes))):
+        workload(**changes)
+
+
+def test_initial_parameters_have_to_fit_the_model():
+    with pytest.raises(InvalidValueError, match=r"params of shape \(6,\), got shape \(5,\)"):
+        workload().init(np.zeros(5, np.float32))
+
+
+def test_a_rejection_names_its_sender():
+    work = workload()
+    state = work.init(START)
+    result = work.screen(message("eve", np.nan, work.plan(state)), work.plan(state), state, seen=set())
+    assert isinstance(result, Rejection)
+    assert (result.client_id, result.code) == ("eve", "not_finite")
