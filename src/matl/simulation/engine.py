@@ -1,0 +1,251 @@
+"""The in-process host: runs a workload over a simulated population, round by round.
+
+Everything random is drawn from streams named by purpose, round and client, and linear algebra runs on one thread, so a
+run depends on its configuration and seed alone: not on threads, on interruptions, or on what ran before it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from matl import validate
+from matl.attacks import Attack, AttackView, Knowledge
+from matl.errors import InvalidValueError
+from matl.events import Event, EventSink, ignore
+from matl.learning.datasets import Dataset
+from matl.learning.local import LocalTraining, train_locally
+from matl.learning.tasks import Task, accuracy
+from matl.params import Float32
+from matl.records import Rejection, RoundSpec, Status, Update
+from matl.simulation.federation import Population
+from matl.simulation.randomness import derive_seed, stream
+from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, share
+from matl.state import State
+from matl.workloads import Accepted, Outcome, TrainingWorkload
+
+__all__ = ["Simulation"]
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A federation in one process.
+
+    Parameters
+    ----------
+    population : Population
+        Clients, their data, and who is malicious.
+    task : Task
+        What is learned.
+    workload : TrainingWorkload
+        How rounds are judged and the model is stepped.
+    recipe : LocalTraining
+        What clients do locally.
+    attack : Attack or None
+        What malicious clients do; ``None`` for nothing.
+    rounds : int
+        How many rounds to run.
+    participation : float
+        Share of the clients that takes part in a round, drawn anew each time; at least one client.
+    honest_only : bool
+        Leave the malicious clients out altogether: the ceiling a defence is measured against.
+    seed : int
+        Source of all randomness.
+    """
+
+    population: Population
+    task: Task
+    workload: TrainingWorkload
+    recipe: LocalTraining = field(default_factory=LocalTraining)
+    attack: Attack | None = None
+    rounds: int = 30
+    participation: float = 1.0
+    honest_only: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        validate.at_least(1, rounds=self.rounds)
+        validate.fraction(participation=self.participation)
+        validate.positive(participation=self.participation)
+        if self.honest_only and not self._pool:
+            raise InvalidValueError("expected at least one honest client for an honest-only run, got byzantine=1")
+
+    def init(self) -> State:
+        """The state before the first round."""
+        params = self.task.init(stream(self.seed, "init"))
+        return {"version": 1, "workload": self.workload.init(params), "history": [], "statuses": {}, "weights": {}}
+
+    def run(self, state: State, *, sink: EventSink = ignore) -> Iterator[tuple[RoundReport, State]]:
+        """Run the rounds that are left, yielding each with the state after it."""
+        with threadpool_limits(1):
+            while int(state["workload"]["round"]) < self.rounds:
+                report, state = self._step(state, sink)
+                yield report, state
+
+    def _step(self, state: State, sink: EventSink) -> tuple[RoundReport, State]:
+        started = time.perf_counter()
+        spec = self.workload.plan(state["workload"])
+        accepted, rejections = self._collect(spec, state["workload"])
+        seed = derive_seed(self.seed, "judge", spec.round)
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed)
+        outcome, after = self.workload.reduce(cohort, state["workload"])
+        rows = _rows(outcome, accepted, rejections, state["statuses"])
+        record = self._record(spec.round, rows, outcome, after["params"], time.perf_counter() - started)
+        _publish(sink, spec, rows, state["statuses"], record, outcome.failure)
+        new_state = {
+            **state,
+            "workload": after,
+            "history": [*state["history"], asdict(record)],
+            "statuses": {**state["statuses"], **{row.client: row.status.value for row in rows}},
+            "weights": {**state["weights"], **{row.client: row.weight for row in rows}},
+        }
+        return RoundReport(record, rows, outcome.failure), new_state
+
+    @cached_property
+    def _pool(self) -> list[int]:
+        """Indices of the clients that may take part."""
+        everyone = range(len(self.population.data.clients))
+        return [i for i in everyone if not (self.honest_only and i in self.population.malicious)]
+
+    def _participants(self, number: int) -> list[int]:
+        count = max(1, round(self.participation * len(self._pool)))
+        drawn = stream(self.seed, "participants", number).choice(self._pool, size=count, replace=False)
+        return sorted(int(index) for index in drawn)
+
+    def _collect(self, spec: RoundSpec, state: State) -> tuple[list[Accepted], list[Rejection]]:
+        """Let the round's clients train and lie, and screen what they send."""
+        participants = self._participants(spec.round)
+        acting = self.attack.at(spec.round) if self.attack is not None else None
+        liars = [row for row, i in enumerate(participants) if i in self.population.malicious]
+        # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            updates = self._train(participants, acting, state["params"], spec.round)
+            if acting is not None and liars:
+                self._craft(updates, liars, acting, spec.round)
+        accepted: list[Accepted] = []
+        rejections: list[Rejection] = []
+        seen: set[str] = set()
+        for row, index in enumerate(participants):
+            message = self._message(index, updates[row], spec)
+            if acting is not None and row in liars:
+                message = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
+            sender = self.population.ids[index]
+            verify = partial(_sent_by, sender)
+            result = self.workload.screen(message, spec, state, seen=seen, verify=verify)
+            if isinstance(result, Rejection):
+                rejections.append(replace(result, client_id=sender))  # whoever the message claims to be from
+            else:
+                accepted.append(result)
+                seen.add(message.client_id)
+        return accepted, rejections
+
+    def _train(self, participants: list[int], acting: Attack | None, params: Float32, number: int) -> Float32:
+        data = [self._dataset(i, acting if i in self.population.malicious else None) for i in participants]
+        rngs = [stream(self.seed, "client", number, i) for i in participants]
+        return train_locally(self.task, params, data, self.recipe, rngs)
+
+    def _dataset(self, index: int, acting: Attack | None) -> Dataset:
+        clean = self.population.data.clients[index]
+        if acting is None:
+            return clean
+        rng = stream(self.seed, "poison", index)  # the same poison every round
+        X, y = acting.poison(clean.X, clean.y, clean.num_classes, rng)
+        return Dataset(clean.name, X, y, clean.num_classes, clean.image_shape)
+
+    def _craft(self, updates: Float32, liars: list[int], acting: Attack, number: int) -> None:
+        honest = np.delete(updates, liars, axis=0) if acting.knowledge is Knowledge.OMNISCIENT else None
+        view = AttackView(round=number, own=updates[liars], honest=honest, clients=len(updates))
+        updates[liars] = acting.craft(view, stream(self.seed, "attack", number))
+
+    def _message(self, index: int, update: Float32, spec: RoundSpec) -> Update:
+        rng = stream(self.seed, "network", spec.round, index)
+        return Update(
+            client_id=self.population.ids[index],
+            run=spec.run,
+            round=spec.round,
+            base_version=spec.round,
+            model_hash=spec.model_hash,
+            payload=self.workload.layout.unflatten(update),
+            num_examples=len(self.population.data.clients[index]),
+            nonce=f"{spec.round}-{index}",
+            received_at=float(rng.lognormal(mean=1.0, sigma=0.5)),  # seconds; simulated, a few seconds with a tail
+        )
+
+    def _record(
+        self, number: int, rows: tuple[VerdictRow, ...], outcome: Outcome, params: Float32, seconds: float
+    ) -> RoundRecord:
+        test = self.population.data.test
+        excluded = {row.client for row in rows if row.status in EXCLUDED}
+        liars = [row.client for row in rows if row.client in self._malicious_ids]
+        honest = [row.client for row in rows if row.client not in self._malicious_ids]
+        names = self.workload.mode.gives_verdicts
+        with np.errstate(over="ignore", invalid="ignore"):  # a model far out has an accuracy too
+            score = accuracy(self.task, params, test.X, test.y)
+        return RoundRecord(
+            round=number,
+            accuracy=score,
+            **count_statuses(rows),
+            true_positive_rate=share(excluded, liars) if names else None,
+            false_positive_rate=share(excluded, honest) if names else None,
+            aggregate_norm=0.0 if outcome.judgement is None else _norm(outcome.judgement.aggregate),
+            seconds=seconds,
+        )
+
+    @cached_property
+    def _malicious_ids(self) -> frozenset[str]:
+        return self.population.malicious_ids
+
+
+def _norm(vector: Float32) -> float:
+    """L2 norm in float64: the squares of a large float32 overflow."""
+    return float(np.linalg.norm(vector.astype(np.float64)))
+
+
+def _sent_by(sender: str, update: Update) -> bool:
+    """Stands for a signature: in one process the host sees who sends."""
+    return update.client_id == sender
+
+
+def _rows(
+    outcome: Outcome, accepted: list[Accepted], rejections: list[Rejection], before: dict[str, str]
+) -> tuple[VerdictRow, ...]:
+    """A row per participant by client id, judged or rejected; a failed round counts and releases nobody."""
+    if outcome.judgement is not None:
+        rows = [VerdictRow(v.unit, v.status, v.weight, v.reason, v.evidence) for v in outcome.judgement.verdicts]
+    else:
+        reason = f"round failed: {outcome.failure}"
+        clients = [item.update.client_id for item in accepted]
+        kept = {client: Status.QUARANTINED for client in clients if before.get(client) == Status.QUARANTINED}
+        rows = [VerdictRow(client, kept.get(client, Status.ACCEPTED), 0.0, reason, {}) for client in clients]
+    rows += [VerdictRow(r.client_id, Status.REJECTED, 0.0, r.reason, {}) for r in rejections]
+    return tuple(sorted(rows, key=lambda row: row.client))
+
+
+def _publish(
+    sink: EventSink,
+    spec: RoundSpec,
+    rows: tuple[VerdictRow, ...],
+    before: dict[str, str],
+    record: RoundRecord,
+    failure: str,
+) -> None:
+    def tell(kind: str, data: dict[str, Any]) -> None:
+        sink(Event(kind, spec.run, spec.round, data))
+
+    for row in rows:
+        held = before.get(row.client) == Status.QUARANTINED
+        if row.status is Status.REJECTED:
+            tell("update_rejected", {"client": row.client, "reason": row.reason})
+        elif row.status is Status.QUARANTINED and not held:
+            tell("client_quarantined", {"client": row.client, "reason": row.reason})
+        elif row.status is not Status.QUARANTINED and held:
+            tell("client_released", {"client": row.client})
+    if failure:
+        tell("round_failed", {"reason": failure})
+    tell("round_committed", asdict(record))

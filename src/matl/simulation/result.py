@@ -1,0 +1,184 @@
+"""What a finished run says about itself."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from matl.params import Float32, values_hash
+from matl.simulation.engine import Simulation
+from matl.simulation.scoring import EXCLUDED, share
+from matl.state import State
+
+__all__ = ["SCHEMA_VERSION", "RunResult", "provenance", "summarise"]
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The outcome of a simulated run.
+
+    Parameters
+    ----------
+    name : str
+        The rule: a mode, an aggregator, or ``"honest_only"``.
+    accuracy : float
+        Of the final model on the test set, in [0, 1].
+    ceiling_accuracy : float or None
+        Of the same federation without its malicious clients and with plain averaging; ``None`` if it was not run.
+    tpr, fpr : float or None
+        Share of the malicious / honest clients that are quarantined or rejected at the end; ``None`` for rules that
+        give no verdicts, or where there are no such clients.
+    zero_weight_tpr, zero_weight_fpr : float or None
+        Share of the malicious / honest clients whose last update did not count, for whatever reason.
+    quarantined : tuple of str
+        Clients that are quarantined or rejected at the end.
+    malicious : tuple of str
+        Clients that really were malicious, known because this is a simulation.
+    clients : int
+        Number of clients.
+    outside_bound : bool
+        Whether there were more malicious clients than the rule is designed for.
+    bound : float or None
+        Largest malicious share it is designed for; ``None`` without verdicts.
+    history : tuple of mapping
+        One `matl.simulation.scoring.RoundRecord` per round, as plain data.
+    params : float32 array of shape (d,)
+        The final model.
+    seconds : float
+        Wall time of all rounds.
+    settings : mapping
+        What was run, in words a reader can repeat.
+    """
+
+    name: str
+    accuracy: float
+    ceiling_accuracy: float | None
+    tpr: float | None
+    fpr: float | None
+    zero_weight_tpr: float | None
+    zero_weight_fpr: float | None
+    quarantined: tuple[str, ...]
+    malicious: tuple[str, ...]
+    clients: int
+    gives_verdicts: bool
+    bound: float | None
+    outside_bound: bool
+    history: tuple[Mapping[str, Any], ...]
+    params: Float32 = field(repr=False)
+    seconds: float = 0.0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The object of ``result.json``; everything but ``seconds`` and ``peak_memory_mib`` is reproducible."""
+        settings = dict(self.settings)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "kind": "run",
+            "name": self.name,
+            "simulation": True,
+            **{key: settings.get(key) for key in ("dataset", "attack", "alpha", "seed")},
+            "rounds": len(self.history),
+            "clients": self.clients,
+            "malicious": len(self.malicious),
+            "gives_verdicts": self.gives_verdicts,
+            "bound": self.bound,
+            "outside_bound": self.outside_bound,
+            "accuracy": self.accuracy,
+            "ceiling_accuracy": self.ceiling_accuracy,
+            "tpr": self.tpr,
+            "fpr": self.fpr,
+            "zero_weight_tpr": self.zero_weight_tpr,
+            "zero_weight_fpr": self.zero_weight_fpr,
+            "quarantined": list(self.quarantined),
+            "model_hash": values_hash(self.params),
+            "settings": settings,
+            **provenance(),
+            "seconds": round(self.seconds, 3),
+            "peak_memory_mib": peak_memory_mib(),
+        }
+
+
+def summarise(
+    simulation: Simulation,
+    state: State,
+    *,
+    name: str,
+    settings: Mapping[str, Any],
+    ceiling_accuracy: float | None = None,
+) -> RunResult:
+    """Score the state after the last round against the truth of the simulation."""
+    population = simulation.population
+    malicious = population.malicious_ids
+    present = [one for one in population.ids if not (simulation.honest_only and one in malicious)]
+    liars, honest = [c for c in present if c in malicious], [c for c in present if c not in malicious]
+    excluded = {client for client, status in state["statuses"].items() if status in EXCLUDED}
+    unused = {client for client, weight in state["weights"].items() if weight == 0}
+    mode = simulation.workload.mode
+    history = tuple(state["history"])
+    return RunResult(
+        name=name,
+        accuracy=history[-1]["accuracy"],
+        ceiling_accuracy=ceiling_accuracy,
+        tpr=share(excluded, liars) if mode.gives_verdicts else None,
+        fpr=share(excluded, honest) if mode.gives_verdicts else None,
+        zero_weight_tpr=share(unused, liars),
+        zero_weight_fpr=share(unused, honest),
+        quarantined=tuple(sorted(excluded)),
+        malicious=tuple(sorted(malicious)),
+        clients=len(population.ids),
+        gives_verdicts=mode.gives_verdicts,
+        bound=mode.bound if mode.gives_verdicts else None,
+        outside_bound=mode.gives_verdicts and len(liars) > mode.bound * len(present) + 1e-9,
+        history=history,
+        params=state["workload"]["params"],
+        seconds=float(np.sum([row["seconds"] for row in history])),
+        settings=settings,
+    )
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Versions and, in a git checkout, the commit that ran."""
+    packages = ("matl", "numpy", "scikit-learn")
+    versions = {"python": platform.python_version()}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"versions": versions, "commit": _commit()}
+
+
+def peak_memory_mib() -> float:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
+
+
+def _commit() -> str | None:
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
