@@ -1,0 +1,1 @@
+"""Several runs that belong together, and the reports about them."""

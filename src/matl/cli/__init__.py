@@ -1,0 +1,60 @@
+"""The command line: ``matl run``, ``compare``, ``report``, ``list``, ``doctor``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+import matl
+from matl.cli.catalogue import catalogue
+from matl.cli.compare import compare_rules
+from matl.cli.console import stderr
+from matl.cli.doctor import doctor
+from matl.cli.exit_codes import ExitCode, exit_code
+from matl.cli.report import report
+from matl.cli.run import run
+from matl.errors import MatlError, RunInterrupted
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="matl",
+    help="The trust layer for federated learning: judge every update, name who lied and why.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(run)
+app.command("compare")(compare_rules)
+app.command()(report)
+app.command("list")(catalogue)
+app.command()(doctor)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"matl {matl.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The trust layer for federated learning: judge every update, name who lied and why."""
+
+
+def main() -> None:
+    """Entry point: run a command; turn MATL's errors into one message and an exit code."""
+    try:
+        app()
+    except RunInterrupted as error:
+        advice = f"; go on with --resume {error.directory}" if error.directory is not None else ""
+        stderr.print(f"{error}{advice}", markup=False, soft_wrap=True)
+        sys.exit(ExitCode.INTERRUPTED)
+    except MatlError as error:
+        stderr.print(f"error: {error}", markup=False, soft_wrap=True, style="red")
+        sys.exit(exit_code(error))

@@ -1,0 +1,73 @@
+"""``matl doctor``: what is installed, and what each missing extra would add."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+import matl
+from matl.cli.console import print_json, stdout
+from matl.learning.datasets import cache_directory
+
+__all__ = ["doctor"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    package: str
+    gives: str
+
+
+_EXTRAS = {"sim": _Extra("scikit-learn", "the digits data set, and downloading mnist")}
+_CORE = ("numpy", "msgpack", "pydantic", "rich", "safetensors", "threadpoolctl", "typer")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:
+    """Show what is installed and what each missing extra would add."""
+    facts = _facts()
+    if as_json:
+        print_json(facts)
+        return
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_row("matl", facts["matl"])
+    table.add_row("python", facts["python"])
+    for name, version in facts["core"].items():
+        table.add_row(name, version or "missing: reinstall matl", style=None if version else "red")
+    for name, extra in facts["extras"].items():
+        state = extra["version"] or f"not installed; would add {extra['gives']}: {extra['install']}"
+        table.add_row(f"extra {name}", f"{extra['package']} {state}", style=None if extra["version"] else "yellow")
+    table.add_row("data", ", ".join(facts["data"]))
+    stdout.print(table, markup=False)
+
+
+def _facts() -> dict[str, Any]:
+    extras = {
+        name: {
+            "package": extra.package,
+            "version": _version(extra.package),
+            "gives": extra.gives,
+            "install": f"pip install 'matl[{name}]'",
+        }
+        for name, extra in _EXTRAS.items()
+    }
+    own = os.environ.get("MATL_DATA_DIR")
+    return {
+        "matl": matl.__version__,
+        "python": platform.python_version(),
+        "core": {name: _version(name) for name in _CORE},
+        "extras": extras,
+        "data": [*([own] if own else []), str(cache_directory())],
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,102 @@
+"""The options that ``matl run`` and ``matl compare`` share: one for every key of the configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from matl.errors import InvalidValueError
+from matl.simulation.config import RunConfig
+
+__all__ = [
+    "Aggregator",
+    "Alpha",
+    "AsJson",
+    "Attack",
+    "Byzantine",
+    "Clients",
+    "ConfigFile",
+    "Dataset",
+    "MaxNorm",
+    "Mode",
+    "Out",
+    "Participation",
+    "Quiet",
+    "Resume",
+    "RootSize",
+    "Rounds",
+    "Seed",
+    "TaskName",
+    "Verbose",
+    "default_out",
+    "given",
+    "parse_spec",
+]
+
+
+def _option(key: str, *names: str, **extra: Any) -> Any:
+    field = RunConfig.model_fields[key]
+    shown = "mode1" if key == "mode" else field.default
+    return typer.Option(*names, help=f"{field.description} [default: {shown}]", show_default=False, **extra)
+
+
+ConfigFile = Annotated[
+    Path | None, typer.Argument(help="TOML file with any of the options below as keys.", show_default=False)
+]
+Dataset = Annotated[str | None, _option("dataset", "--dataset")]
+Clients = Annotated[int | None, _option("clients", "--clients")]
+Byzantine = Annotated[float | None, _option("byzantine", "--byzantine")]
+Attack = Annotated[str | None, _option("attack", "--attack")]
+Mode = Annotated[str | None, _option("mode", "--mode")]
+Aggregator = Annotated[str | None, _option("aggregator", "--aggregator")]
+Alpha = Annotated[float | None, _option("alpha", "--alpha")]
+Rounds = Annotated[int | None, _option("rounds", "--rounds")]
+Seed = Annotated[int | None, _option("seed", "--seed")]
+TaskName = Annotated[str | None, _option("task", "--task")]
+Participation = Annotated[float | None, _option("participation", "--participation")]
+RootSize = Annotated[int | None, _option("root_size", "--root-size")]
+MaxNorm = Annotated[float | None, _option("max_norm", "--max-norm")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="runs/...")]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", help="Go on with an interrupted run in this folder.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Show every quarantine and rejection with its reason.")]
+
+
+def given(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The configuration keys among a command's arguments that the user gave."""
+    specs = ("attack", "mode", "aggregator", "task")
+    chosen = {k: v for k, v in arguments.items() if k in RunConfig.model_fields and v is not None}
+    return {key: parse_spec(value) if key in specs else value for key, value in chosen.items()}
+
+
+def parse_spec(text: str) -> str | dict[str, Any]:
+    """A part with options on the command line, ``name:key=value,key=value``.
+
+    Examples
+    --------
+    >>> parse_spec("sign_flip"), parse_spec("sleeper:wake_round=15,attack=alie")
+    ('sign_flip', {'name': 'sleeper', 'wake_round': '15', 'attack': 'alie'})
+    """
+    name, separator, rest = text.partition(":")
+    if not separator:
+        return name
+    pairs = [item.partition("=") for item in rest.split(",")]
+    if not all(key and equals and value for key, equals, value in pairs):
+        raise InvalidValueError(f"expected name:key=value,key=value, got {text!r}")
+    # Values stay text: the part that takes them knows their types.
+    return {"name": name, **{key.strip(): value.strip() for key, _, value in pairs}}
+
+
+def default_out(label: str, config: RunConfig) -> Path:
+    """A folder under ``runs`` that says what it holds and does not exist yet."""
+    attack = config.attack if isinstance(config.attack, str) else str(config.attack["name"])
+    base = Path("runs") / f"{label}-{config.dataset}-{attack}-seed{config.seed}"
+    candidate, number = base, 2
+    while candidate.exists():
+        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return candidate
