@@ -9,7 +9,7 @@ rng = np.random.default_rng(0)
 y = rng.integers(3, size=1500)
 X = rng.normal(size=(1500, 12)) + 1.5 * np.eye(3, 12)[y]
 
-result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=5, seed=1)
+result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=15, seed=1)
 print(f"accuracy {result.accuracy:.1%}, caught {result.tpr:.0%}")
 # --8<-- [end:data]
 
@@ -24,7 +24,7 @@ class Stubborn(matl.attacks.Attack):
         return (lengths * direction / np.linalg.norm(direction)).astype(np.float32)
 
 
-result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=5, seed=1, attack=Stubborn())
+result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=15, seed=1, attack=Stubborn())
 print(f"accuracy {result.accuracy:.1%}, caught {result.tpr:.0%}")
 # --8<-- [end:attack]
 
@@ -54,6 +54,6 @@ class ClosestHalf:
         return matl.Judgement(updates[near].mean(axis=0), verdicts), state
 
 
-result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=5, seed=1, mode=ClosestHalf())
+result = matl.simulate(dataset=(X, y), clients=20, byzantine=0.3, root_size=60, rounds=15, seed=1, mode=ClosestHalf())
 print(f"accuracy {result.accuracy:.1%}, caught {result.tpr:.0%}, falsely accused {result.fpr:.0%}")
 # --8<-- [end:mode]

@@ -13,7 +13,7 @@ result = matl.simulate(
     attack=matl.attacks.SignFlip(),
     byzantine=0.4,
     mode=matl.Mode1(oracle=oracle),
-    rounds=10,
+    rounds=30,
     seed=10,
 )
 print(f"accuracy {result.accuracy:.1%}, caught {result.tpr:.0%}, falsely accused {result.fpr:.0%}")

@@ -11,7 +11,8 @@ from matl.cli.options import parse_spec
 from matl.simulation import RunConfig, build_simulation, execute, honest_only
 
 # Points of accuracy lost on digits with 20 clients, mean over the seeds, beyond what clients that send nothing cost
-# (7.5). Measured on seeds 1 to 4: sign flip 41 to 48, noise 11 to 18, scaling 34 to 57, label flip 3 to 25, sleeper 8 to 24.
+# (7.5). Measured on seeds 1 to 4: sign flip 41 to 48, noise 11 to 18, scaling 34 to 57, label flip 3 to 25, sleeper 8
+# to 24.
 SEEDS = (1, 2)
 LOSSES = {
     "sign_flip": 30,
@@ -65,7 +66,7 @@ def test_noise_at_its_default_scale_averages_out(silence):
 
 
 def test_alie_hurts_the_mean_a_little_where_honest_updates_are_spread():
-    # As its docstring says: measured 5 to 12 points at alpha 0.1, 1 to 4 at alpha 0.5, and less than silence would cost.
+    # As its docstring says: measured 5 to 12 points at alpha 0.1, 1 to 4 at alpha 0.5; silence would cost more.
     assert lost("alie", alpha=0.1, byzantine=0.45, rounds=12) > 3
 
 
