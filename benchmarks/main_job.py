@@ -1,7 +1,9 @@
 """The main job on six seeds that were never used for tuning: every seed, every rule, with and without an attack.
 
+::
+
     python benchmarks/main_job.py                # digits, writes benchmarks/results/main_job.{json,md}
-    python benchmarks/main_job.py --attack label_flip --out /tmp/label_flip
+    python benchmarks/main_job.py --attack label_flip --out label_flip
 """
 
 from __future__ import annotations
@@ -100,7 +102,8 @@ def main() -> None:
     text = f"{text}\n\n{footer}\n"
     make_directory(given["out"].parent)
     write_atomic(given["out"].with_suffix(".md"), text)
-    write_atomic(given["out"].with_suffix(".json"), json.dumps({"settings": settings, **origin, "rows": rows}, indent=1))
+    raw = json.dumps({"settings": settings, **origin, "rows": rows}, indent=1)
+    write_atomic(given["out"].with_suffix(".json"), raw + "\n")
     print(text)
 
 

@@ -166,7 +166,7 @@ def test_every_reason_is_reached():
 
 
 def test_without_a_norm_bound_large_is_allowed():
-    assert isinstance(screen(with_value(1e38), spec=dataclasses.replace(SPEC, max_norm=None)), np.ndarray)
+    assert isinstance(screen(with_value(1e15), spec=dataclasses.replace(SPEC, max_norm=None)), np.ndarray)
 
 
 def test_a_model_version_nobody_knows_is_not_matched_by_an_empty_hash():
@@ -256,3 +256,13 @@ def test_no_damaged_byte_raises(position, flip):
     damaged[position] ^= flip
     assert isinstance(screen(raw(bytes(damaged))), Rejection | np.ndarray)
     assert screen(update(payload=bytes(damaged))).code == "payload_hash"
+
+
+def test_an_update_too_long_for_float32_products_is_rejected_without_any_bound_of_the_round():
+    layout = ParamLayout.of({"w": np.zeros(4, np.float32)})
+    huge = {"w": np.full(4, 3e38, np.float32)}
+    spec = RoundSpec(run="r", round=0, model_hash="", layout_hash=layout.digest, max_norm=None)
+    update = Update(client_id="c", run="r", round=0, base_version=0, model_hash="", payload=huge)
+    result = screen_values(update, spec, layout)
+    assert isinstance(result, Rejection)
+    assert result.code == "norm"

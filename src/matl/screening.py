@@ -20,7 +20,15 @@ from matl.errors import LayoutError
 from matl.params import Arrays, Float32, ParamLayout
 from matl.records import Rejection, RoundSpec, Update
 
-__all__ = ["REASONS", "Verifier", "decode_payload", "encode_payload", "screen_envelope", "screen_values"]
+__all__ = [
+    "LARGEST_NORM",
+    "REASONS",
+    "Verifier",
+    "decode_payload",
+    "encode_payload",
+    "screen_envelope",
+    "screen_values",
+]
 
 Verifier: TypeAlias = Callable[[Update], bool]
 """Says whether an update's signature is its sender's."""
@@ -43,6 +51,9 @@ REASONS: Mapping[str, str] = {
     "norm": "the update is longer than the round allows",
 }
 """Every rejection code with what it means."""
+
+LARGEST_NORM = 1e18
+"""L2 norm above which every update is rejected: products of longer ones overflow float32, and with it any judge."""
 
 # safetensors' own limit on its header is 100 MB; a model's list of names is far smaller.
 _HEADER_LIMIT = 1 << 20
@@ -148,8 +159,9 @@ def screen_values(update: Update, spec: RoundSpec, layout: ParamLayout) -> Float
     if not np.isfinite(norm):
         bad = int(row.size - np.isfinite(row).sum())
         return _rejection(update, "not_finite", f"{bad} of {row.size} entries")
-    if spec.max_norm is not None and norm > spec.max_norm:
-        return _rejection(update, "norm", f"L2 norm {norm:.3g}, allowed is {spec.max_norm:.3g}")
+    allowed = LARGEST_NORM if spec.max_norm is None else min(spec.max_norm, LARGEST_NORM)
+    if norm > allowed:
+        return _rejection(update, "norm", f"L2 norm {norm:.3g}, allowed is {allowed:.3g}")
     return row
 
 

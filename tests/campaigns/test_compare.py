@@ -33,7 +33,7 @@ def after(rounds):
 
     def stop():
         left[0] -= 1
-        return left[0] <= 0
+        return left[0] < 0  # asked before every round
 
     return stop
 

@@ -16,7 +16,7 @@ from matl.simulation import RunConfig, build_simulation, execute, honest_only
 SEEDS = (1, 2)
 LOSSES = {
     "sign_flip": 30,
-    "gaussian_noise:scale=30": 8,
+    "gaussian_noise": 8,
     "scaling": 30,
     "label_flip": 7,
     "sleeper:wake_round=4": 5,
@@ -61,8 +61,8 @@ def test_the_attack_hurts_the_mean_more_than_silence_does(attack, silence):
     assert lost(parse_spec(attack)) - silence > LOSSES[attack]
 
 
-def test_noise_at_its_default_scale_averages_out(silence):
-    assert abs(lost("gaussian_noise") - silence) < 3  # measured 1; as its docstring says
+def test_quiet_noise_averages_out(silence):
+    assert abs(lost(parse_spec("gaussian_noise:scale=3")) - silence) < 3  # measured 1; as its docstring says
 
 
 def test_alie_hurts_the_mean_a_little_where_honest_updates_are_spread():

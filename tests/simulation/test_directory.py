@@ -39,7 +39,7 @@ def after(rounds):
 
     def stop():
         left[0] -= 1
-        return left[0] <= 0
+        return left[0] < 0  # asked before every round
 
     return stop
 
@@ -265,7 +265,7 @@ def test_a_checkpoint_is_replaced_whole_and_never_written_over(simulation, tmp_p
     path, seen = tmp_path / "run" / "checkpoint.msgpack", []
 
     def look():
-        seen.append(path.stat().st_ino)
+        seen.extend([path.stat().st_ino] if path.exists() else [])
         return False
 
     execute(simulation, CONFIG, name="mode0", out=path.parent, stop=look)

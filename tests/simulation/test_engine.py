@@ -250,7 +250,6 @@ def test_malformed_messages_are_all_rejected_and_the_round_goes_on():
         {"client_id": None},
         {"payload": None},
         {"payload": {}},
-        {"received_at": float("nan")},
         {"num_examples": 10**12},
         {"base_version": 10**30},
     ],
@@ -340,3 +339,16 @@ def test_honest_only_leaves_the_malicious_out_and_judges_nobody():
 def test_impossible_simulations_are_refused(changes):
     with pytest.raises(InvalidValueError, match=next(iter(changes))):
         dataclasses.replace(simulation(), **changes)
+
+
+def test_the_time_of_arrival_is_the_hosts_to_say():
+    times = []
+
+    class Keeping(Plain):
+        def judge(self, cohort, state):
+            times.append(cohort.received_at)
+            return super().judge(cohort, state)
+
+    play(simulation(Tampering(received_at=float("nan")), Keeping(), rounds=1))
+    play(simulation(Attack(), Keeping(), rounds=1))
+    np.testing.assert_array_equal(times[0], times[1])

@@ -53,15 +53,15 @@ class GaussianNoise(Attack):
 
     Notes
     -----
-    Averaging takes most of the noise out: at the default scale it costs plain averaging no more than clients that send
-    nothing. From a scale of about 30 on, the noise itself does the harm.
+    Averaging takes most of the noise out: at a scale of 3 it costs plain averaging no more than clients that send
+    nothing. From about 30, the default, the noise itself does the harm. Quiet noise is the harder one to name.
 
     References
     ----------
     Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     """
 
-    scale: float = 3.0
+    scale: float = 30.0
 
     def __post_init__(self) -> None:
         validate.positive(scale=self.scale)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -81,15 +82,26 @@ def parse_spec(text: str) -> str | dict[str, Any]:
     --------
     >>> parse_spec("sign_flip"), parse_spec("sleeper:wake_round=15,attack=alie")
     ('sign_flip', {'name': 'sleeper', 'wake_round': '15', 'attack': 'alie'})
+    >>> parse_spec("mlp:hidden=[128,64]")
+    {'name': 'mlp', 'hidden': ['128', '64']}
     """
     name, separator, rest = text.partition(":")
     if not separator:
         return name
-    pairs = [item.partition("=") for item in rest.split(",")]
+    pairs = [item.partition("=") for item in _OUTSIDE_BRACKETS.split(rest)]
     if not all(key and equals and value for key, equals, value in pairs):
         raise InvalidValueError(f"expected name:key=value,key=value, got {text!r}")
-    # Values stay text: the part that takes them knows their types.
-    return {"name": name, **{key.strip(): value.strip() for key, _, value in pairs}}
+    return {"name": name, **{key.strip(): _value(value.strip()) for key, _, value in pairs}}
+
+
+_OUTSIDE_BRACKETS = re.compile(r",(?![^\[]*\])")
+
+
+def _value(text: str) -> str | list[str]:
+    """A list in brackets as a list; anything else stays text, since the part that takes it knows its type."""
+    if text.startswith("[") and text.endswith("]"):
+        return [item.strip() for item in text[1:-1].split(",") if item.strip()]
+    return text
 
 
 def default_out(label: str, config: RunConfig) -> Path:

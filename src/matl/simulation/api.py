@@ -143,7 +143,7 @@ def execute(
     sink : callable
         Called with every event.
     stop : callable
-        Asked after every round; ``True`` ends the run in an orderly way.
+        Asked before every round; ``True`` ends the run in an orderly way.
     ceiling_accuracy : float, optional
         Recorded in the result.
 
@@ -159,15 +159,15 @@ def execute(
         state = simulation.init()
         if directory is not None:
             directory.create(simulation, to_toml(config))
-    for report, after in simulation.run(state, sink=sink):
-        state = after
+    rounds = simulation.run(state, sink=sink)
+    while (done := int(state["workload"]["round"])) < simulation.rounds:
+        if stop():
+            raise RunInterrupted(
+                f"stopped after round {done} of {simulation.rounds}", directory=str(out) if out is not None else None
+            )
+        report, state = next(rounds)
         if directory is not None:
             directory.record(report, state, simulation.workload)
-        if stop() and report.record.round + 1 < simulation.rounds:
-            raise RunInterrupted(
-                f"stopped after round {report.record.round + 1} of {simulation.rounds}",
-                directory=str(out) if out is not None else None,
-            )
     result = summarise(
         simulation,
         state,

@@ -134,7 +134,8 @@ class Simulation:
         for row, index in enumerate(participants):
             message = self._message(index, updates[row], spec)
             if acting is not None and row in liars:
-                message = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
+                tampered = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
+                message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
             sender = self.population.ids[index]
             verify = partial(_sent_by, sender)
             result = self.workload.screen(message, spec, state, seen=seen, verify=verify)
