@@ -192,3 +192,32 @@ def test_the_ceiling_can_be_left_out(tmp_path):
     result = run_with_ceiling(rule_config(CONFIG, "fedavg"), out=tmp_path / "run", ceiling=False)
     assert result.ceiling_accuracy is None
     assert not (tmp_path / "run" / CEILING).exists()
+
+
+def test_an_older_run_in_the_folder_of_a_rule_is_not_taken_for_one_of_the_comparison(tmp_path):
+    run_with_ceiling(CONFIG.model_copy(update={"mode": "mode0", "rounds": 1}), out=tmp_path / "mode0", ceiling=False)
+    with pytest.raises(StateError, match="mode0 already holds a run"):
+        compare(CONFIG, ["krum", "mode0"], out=tmp_path)
+    assert not (tmp_path / "compare.toml").exists()
+    assert not (tmp_path / "krum" / "config.toml").exists()
+
+
+def test_an_older_run_is_not_taken_for_the_ceiling(tmp_path):
+    run_with_ceiling(CONFIG.model_copy(update={"rounds": 1}), out=tmp_path / CEILING, ceiling=False)
+    with pytest.raises(StateError, match="honest_only already holds a run"):
+        run_with_ceiling(CONFIG, out=tmp_path)
+    assert not (tmp_path / "config.toml").exists()
+
+
+def test_a_run_killed_before_its_first_round_still_says_that_it_wants_its_ceiling(tmp_path, monkeypatch):
+    create = RunDirectory.create
+
+    def create_and_die(self, *args):
+        create(self, *args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunDirectory, "create", create_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run_with_ceiling(CONFIG, out=tmp_path)
+    assert (tmp_path / "config.toml").is_file()
+    assert (tmp_path / CEILING).is_dir()  # which is what `matl run --resume` goes by

@@ -130,6 +130,33 @@ def test_attackers_are_quarantined_with_a_reason(attack, channel, words):
     assert any(words in v.reason for v in accused)
 
 
+def test_sign_flippers_among_few_overlapping_classes_are_caught_and_kept():
+    """Channels hardly speak up alone here, and the signal fades as the model learns."""
+    rng = np.random.default_rng(0)
+
+    def drawn(y):
+        X = rng.normal(size=(len(y), FEATURES)) + 1.5 * np.eye(3, FEATURES)[y]
+        return Dataset("overlapping", X.astype(np.float32), y.astype(np.int64), 3)
+
+    mixes = rng.dirichlet(np.full(3, 0.5), size=CLIENTS)
+    clients = [drawn(rng.choice(3, size=50, p=mix)) for mix in mixes]
+    task = MLPTask(FEATURES, 3, hidden=(32,))
+    recipe = LocalTraining(learning_rate=0.1, batch_size=32, steps=10)
+    mode = Mode1(RootOracle(task, drawn(np.repeat(np.arange(3), 20)), recipe))
+    params, state, caught, released = task.init(rng), mode.init(task.layout), set(), set()
+    for t in range(20):
+        rngs = [np.random.default_rng([t, client]) for client in range(CLIENTS)]
+        updates = train_locally(task, params, clients, recipe, rngs)
+        updates[:6] *= -1
+        judgement, state = mode.judge(cohort_of(updates, params, t), state)
+        params = params + judgement.aggregate
+        now = quarantined(judgement)
+        caught, released = caught | now, released | ((caught - now) & set(range(6)))
+    assert now <= set(range(6))
+    assert len(now) >= 5
+    assert len(released) <= 1
+
+
 def test_copies_are_heard_by_the_collusion_channel():
     judgements, _, _ = play(copies)
     agreement = [v.evidence["collusion"] for v in judgements[-1].verdicts]
@@ -318,7 +345,7 @@ def test_the_digest_covers_every_constant():
 def test_a_foreign_state_and_impossible_constants_are_refused():
     mode, clients = world()
     params = np.zeros(TASK.layout.size, np.float32)
-    with pytest.raises(StateError, match="version 1 of Mode1, got 99"):
+    with pytest.raises(StateError, match="version 2 of Mode1, got 99"):
         mode.judge(cohort_of(train(clients, params, 0), params, 0), {"version": 99})
     with pytest.raises(InvalidValueError, match="shadows"):
         Mode1(mode.oracle, shadows=5)

@@ -27,6 +27,12 @@ def test_a_slip_costs_a_few_rounds_and_good_conduct_saves_nothing_up():
     assert 0 < bank.rounds_left(float(balance[0])) <= 5
 
 
+def test_a_round_that_shows_nothing_changes_nothing():
+    balance = np.array([1.0, 1.0, 1.0])
+    after = Bank().after(balance, np.array([0.2, 0.2, 1.5]), np.array([True, False, False]))
+    np.testing.assert_allclose(after, [0.9, 1.0, 1.9])
+
+
 def test_evidence_exactly_at_the_bar_is_not_beyond_it():
     assert Bank().after(np.zeros(1), np.ones(1))[0] == 0.0
 

@@ -230,8 +230,8 @@ def test_a_round_too_small_for_the_rule_fails_with_the_rules_own_words():
 
 
 def test_an_aggregate_that_makes_the_model_overflow_fails_the_round():
-    work = workload(optimizer=ServerSGD(10.0))
-    fails(work, [3e38], "overflow")
+    work = workload(optimizer=ServerSGD(1e30))
+    fails(work, [1e17], "overflow")
 
 
 @pytest.mark.parametrize(

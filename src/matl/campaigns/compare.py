@@ -117,6 +117,8 @@ def compare(
     simulations = {rule: _simulation(configs[rule], rule, data) for rule in configs}
     if not resume:
         open_new(out)
+        for rule in configs:  # an older run there would pass for one of this comparison
+            open_new(out / rule)
         rule_list = ", ".join(f'"{rule}"' for rule in rules)
         write_atomic(out / "compare.toml", f"rules = [{rule_list}]\n{to_toml(config)}")
     results = {}
@@ -180,6 +182,9 @@ def run_with_ceiling(
     simulation = build_simulation(config)
     directory = RunDirectory(out)
     if not resume:
+        open_new(out)
+        if ceiling:  # before the run's own files: to a resume, the folder says that the ceiling is wanted
+            open_new(out / CEILING)
         directory.create(simulation, to_toml(config))
     ceiling_accuracy = None
     with _resumed_from(out):

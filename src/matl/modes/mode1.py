@@ -27,10 +27,11 @@ from matl.trust.sketch import Sketch
 
 __all__ = ["Mode1"]
 
-_VERSION = 1
+_VERSION = 2
 _SKETCH_WIDTH = 512
 _FOLDS = 2
 _SUSPECT = 0.75  # evidence, in units of the bar, from which an update counts half
+_GOOD = 0.05  # part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level
 _NO_OPINION = np.nan
 
 
@@ -63,8 +64,18 @@ class _Findings:
 
     @property
     def strongest(self) -> NDArray[np.float64]:
-        """The loudest channel of each client, in units of its bar."""
-        return np.asarray(np.nanmax(np.stack(list(self.channels.values())), axis=0))
+        """The evidence of each client that counts: its loudest channel, or joint where half the flipped show no more.
+
+        Late in training honest clients stand out a little everywhere too, but less than one that lied would.
+        """
+        like_flipped = self.levels.joint >= np.median(self.levels.flipped, axis=1)
+        levels = np.where(like_flipped, self.levels.joint, self.levels.evidence.max(axis=1))
+        return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion]), axis=0))
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Whose conduct is shown to be good: one that lied would have shown more, with 95 % probability."""
+        return self.levels.joint < np.quantile(self.levels.flipped, _GOOD, axis=1)
 
 
 @dataclass(frozen=True)
@@ -80,9 +91,12 @@ class Mode1:
     - *turn*: it turned against the client's own past (`matl.trust.consistency`);
     - *collusion*: it agrees with others in what its classes do not explain (`matl.trust.collusion`).
 
-    The strongest channel pays into a bank of suspicion (`matl.trust.sequential`), and a unit is quarantined while its
-    balance is above zero; from three quarters of a bar on it is suspected and counts half. The aggregate
-    is the weighted mean of all that are not in quarantine, each clipped to their median norm.
+    The shadows' own updates sent backwards tell how much evidence a sign flip would show this round. Conduct is *good*
+    if it stays under what 95 % of them show; where it reaches their median, the first three channels count together
+    (*joint*, `matl.trust.levels`). The strongest evidence pays into a bank of suspicion (`matl.trust.sequential`),
+    which only good conduct wears off, and a unit is quarantined while its balance is above zero; from three quarters
+    of a bar on it is suspected and counts half. The aggregate is the weighted mean of all that are not in quarantine,
+    each clipped to their median norm.
 
     A verdict's evidence also holds ``pogq``, the proof of gradient quality: the probability that a simulated honest
     client shows at least this much evidence, in [0, 1].
@@ -137,7 +151,7 @@ class Mode1:
     @property
     def channels(self) -> tuple[str, ...]:
         """See `matl.records.Mode`."""
-        return (*LEVELS, "turn", "collusion", "strongest", "pogq", "suspicion")
+        return (*LEVELS, "joint", "turn", "collusion", "strongest", "pogq", "suspicion")
 
     def init(self, layout: ParamLayout) -> State:
         """See `matl.records.Mode`."""
@@ -145,6 +159,7 @@ class Mode1:
             "version": _VERSION,
             "sketch_seed": None,  # drawn with the first cohort, so that nobody can know the sketch beforehand
             "shadow_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
+            "flipped_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
             "shadow_past": np.zeros((self.shadows, _FOLDS, _SKETCH_WIDTH), np.float32),
             "clients": Book.empty(len(FIGURES), _SKETCH_WIDTH).as_state(),
         }
@@ -164,17 +179,23 @@ class Mode1:
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
         atoms = self.oracle.atoms(cohort.params, fold)
         mixes = shadow_mixes(self.oracle.num_classes, self.shadows, self.seed)
-        simulated = UpdateMatrix(self.oracle.honest(cohort.params, mixes, cohort.seed, 1 - fold))
-        clients, shadows = _view(cohort.X, atoms, sketch), _view(simulated, atoms, sketch)
+        simulated = self.oracle.honest(cohort.params, mixes, cohort.seed, 1 - fold)
+        clients, shadows = _view(cohort.X, atoms, sketch), _view(UpdateMatrix(simulated), atoms, sketch)
 
         book = Book.of_state(state["clients"]).begun(cohort.ids)
         rows = book.rows(cohort.ids)
         book.figures[rows, -1] = figures(clients.attribution)
-        shadow_figures = np.roll(state["shadow_figures"], -1, axis=1)
-        shadow_figures[:, -1] = figures(shadows.attribution)
+        shadow_figures = _moved(state["shadow_figures"], shadows.attribution)
+        flipped_figures = _moved(state["flipped_figures"], attribute(UpdateMatrix(-simulated), atoms))
 
-        findings = self._findings(clients, shadows, book, rows, shadow_figures, state["shadow_past"], fold)
-        book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest)
+        levels = judge_levels(
+            book.figures[rows].astype(np.float64),
+            shadow_figures.astype(np.float64),
+            flipped_figures.astype(np.float64),
+            self.bars,
+        )
+        findings = self._findings(clients, shadows, book, rows, levels, state["shadow_past"], fold)
+        book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, findings.good)
         book = _with_reasons(book, rows, self._reasons(findings, clients, atoms))
         judgement = self._judgement(cohort, clients.attribution.norms, findings, book, rows)
 
@@ -188,6 +209,7 @@ class Mode1:
             "version": _VERSION,
             "sketch_seed": sketch_seed,
             "shadow_figures": shadow_figures,
+            "flipped_figures": flipped_figures,
             "shadow_past": shadow_past,
             "clients": book.closed().as_state(),
         }
@@ -199,11 +221,10 @@ class Mode1:
         shadows: _View,
         book: Book,
         rows: NDArray[np.intp],
-        shadow_figures: Float32,
+        levels: Levels,
         shadow_past: Float32,
         fold: int,
     ) -> _Findings:
-        levels = judge_levels(book.figures[rows].astype(np.float64), shadow_figures.astype(np.float64), self.bars)
         turned = turn(clients.directions, book.past[rows, fold])
         shadow_turned = turn(shadows.directions, shadow_past[:, fold])
         has_past = book.seen[rows, fold] >= 2
@@ -212,7 +233,7 @@ class Mode1:
         if agreement is None:
             agreement = np.full(len(rows), _NO_OPINION)
         shadow_turns = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
-        own = np.fmax(levels.evidence.max(axis=1), turns)
+        own = np.fmax(levels.joint, turns)
         pogq = np.empty(len(rows))
         for i in range(len(rows)):
             usual = np.maximum(levels.shadows[i], shadow_turns) if has_past[i] else levels.shadows[i]
@@ -222,13 +243,20 @@ class Mode1:
         )
 
     def _reasons(self, findings: _Findings, clients: _View, atoms: Atoms) -> list[str]:
-        """For each client what its strongest channel saw; empty where nothing is near its bar."""
-        names = list(findings.channels)
-        loudest = np.nanargmax(np.stack(list(findings.channels.values())), axis=0)
-        return [
-            self._reason(names[loudest[i]], findings, clients, atoms, i) if strongest > _SUSPECT else ""
-            for i, strongest in enumerate(findings.strongest)
-        ]
+        """For each client what its loudest channel saw; empty where nothing is near its bar.
+
+        Where no channel speaks up alone, but the levels do together, the two loudest of them.
+        """
+        channels = findings.channels
+        names, told = list(channels), np.stack(list(channels.values()))
+        reasons = []
+        for i, strongest in enumerate(findings.strongest):
+            ranked = np.argsort(-np.nan_to_num(told[:, i], nan=-np.inf), kind="stable")
+            said = [names[index] for index in ranked[: 0 if strongest <= _SUSPECT else 1]]
+            if said and strongest > 1.0 >= told[ranked[0], i]:
+                said = [names[index] for index in ranked if names[index] in LEVELS][:2]
+            reasons.append(", and ".join(self._reason(channel, findings, clients, atoms, i) for channel in said))
+        return reasons
 
     def _reason(self, channel: str, findings: _Findings, clients: _View, atoms: Atoms, i: int) -> str:
         seen = dict(zip(FIGURES, findings.levels.figures[i].tolist(), strict=True))
@@ -284,6 +312,7 @@ class Mode1:
         channels = {name: float(values[i]) for name, values in findings.channels.items() if not np.isnan(values[i])}
         return {
             **channels,
+            "joint": float(findings.levels.joint[i]),
             "strongest": float(findings.strongest[i]),
             "pogq": float(findings.pogq[i]),
             "suspicion": float(book.suspicion[rows[i]]),
@@ -309,6 +338,13 @@ def _view(X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> _View:
     clean = sketch(UpdateMatrix(atoms.honest)) / (np.linalg.norm(atoms.honest, axis=1, keepdims=True) + 1e-12)
     explained = attribution.honest @ clean
     return _View(attribution, directions, (directions - explained).astype(np.float32))
+
+
+def _moved(window: Float32, attribution: Attribution) -> Float32:
+    """The shadows' window with this round as the newest."""
+    moved = np.roll(window, -1, axis=1)
+    moved[:, -1] = figures(attribution)
+    return moved
 
 
 def _faded(past: Float32, now: Float32) -> Float32:

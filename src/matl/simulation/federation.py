@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,7 @@ class Population:
         chosen = stream(seed, "malicious").choice(clients, size=count, replace=False)
         return cls(data, frozenset(int(index) for index in chosen))
 
-    @property
+    @cached_property
     def ids(self) -> tuple[str, ...]:
         """Client ids by index; they say nothing about who is malicious."""
         width = max(3, len(str(len(self.data.clients) - 1)))

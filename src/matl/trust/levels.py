@@ -56,14 +56,18 @@ class Levels:
     ----------
     evidence : float64 array of shape (n, L)
         Each channel in units of its bar, at the speed that speaks loudest.
-    shadows : float64 array of shape (n, M)
-        Strongest evidence of each shadow, over the rounds of client i.
+    joint : float64 array of shape (n,)
+        The channels together, in units of their bars, at the speed that speaks loudest.
+    shadows, flipped : float64 arrays of shape (n, M)
+        Joint evidence of each shadow, and of each shadow had it sent its update backwards, over the rounds of client i.
     figures, usual : float64 arrays of shape (n, F)
         The client's figures at that speed, and what 95 % of the shadows stay under.
     """
 
     evidence: NDArray[np.float64]
+    joint: NDArray[np.float64]
     shadows: NDArray[np.float64]
+    flipped: NDArray[np.float64]
     figures: NDArray[np.float64]
     usual: NDArray[np.float64]
 
@@ -73,15 +77,17 @@ def figures(attribution: Attribution) -> NDArray[np.float64]:
     return np.stack([attribution.gain, attribution.share, attribution.alien, log_norms(attribution.norms)], axis=1)
 
 
-def judge_levels(clients: NDArray[np.float64], shadows: NDArray[np.float64], bars: LevelBars) -> Levels:
+def judge_levels(
+    clients: NDArray[np.float64], shadows: NDArray[np.float64], flipped: NDArray[np.float64], bars: LevelBars
+) -> Levels:
     """Compare clients with shadows over each client's own rounds and at both speeds.
 
     Parameters
     ----------
     clients : array of shape (n, W, F)
         Windows of figures, the newest round last; NaN where absent.
-    shadows : array of shape (M, W, F)
-        The shadows' windows; they are never absent.
+    shadows, flipped : arrays of shape (M, W, F)
+        Windows of the shadows and of their updates sent backwards; they are never absent.
     bars : LevelBars
         Where honest behaviour ends.
 
@@ -90,27 +96,33 @@ def judge_levels(clients: NDArray[np.float64], shadows: NDArray[np.float64], bar
     *Relabelling* is the sum of two figures, gain and share, each in units of the shadows' spread, and then once more in
     units of the spread of the sum. Gain says how much mislabelled training is needed, share how little honest training
     is; either alone has honest outliers, and they are not the same clients. *Alien* and *norm* are one figure each.
+    The three count together as the root of the sum of their squares, positive parts only: where classes are few and
+    overlap, a lie stands out a little in several channels and past the bar in none.
     Cost O(p M W F) for p different patterns of absence.
     """
     n = len(clients)
     result = Levels(
-        np.empty((n, len(LEVELS))),
-        np.empty((n, len(shadows))),
-        np.empty(clients.shape[::2]),
-        np.empty(clients.shape[::2]),
+        evidence=np.full((n, len(LEVELS)), -np.inf),
+        joint=np.full(n, -np.inf),
+        shadows=np.full((n, len(shadows)), -np.inf),
+        flipped=np.full((n, len(flipped)), -np.inf),
+        figures=np.empty(clients.shape[::2]),
+        usual=np.empty(clients.shape[::2]),
     )
     for rows, present in matched_rounds(clients):
         divisor = _FIRST_LOOK if present.sum() == 1 else 1.0
         loudest = np.full(len(rows), -np.inf)
-        result.evidence[rows] = result.shadows[rows] = -np.inf
         for memory in MEMORIES:
-            mine, theirs = smooth(clients[rows], present, memory), smooth(shadows, present, memory)
+            mine, theirs, against = (smooth(window, present, memory) for window in (clients[rows], shadows, flipped))
             evidence = _channels(mine, theirs, bars) / divisor
-            reference = _channels(theirs, theirs, bars).max(axis=1) / divisor
+            joint = _joint(evidence)
             result.evidence[rows] = np.maximum(result.evidence[rows], evidence)
-            result.shadows[rows] = np.maximum(result.shadows[rows], reference)
-            louder = evidence.max(axis=1) > loudest
-            loudest = np.maximum(loudest, evidence.max(axis=1))
+            result.joint[rows] = np.maximum(result.joint[rows], joint)
+            for reference, figures_of in ((result.shadows, theirs), (result.flipped, against)):
+                shown = _joint(_channels(figures_of, theirs, bars) / divisor)
+                reference[rows] = np.maximum(reference[rows], shown)
+            louder = joint > loudest
+            loudest = np.maximum(loudest, joint)
             result.figures[rows[louder]] = mine[louder]
             result.usual[rows[louder]] = np.quantile(theirs, _UPPER, axis=0)
     return result
@@ -121,3 +133,9 @@ def _channels(values: NDArray[np.float64], shadows: NDArray[np.float64], bars: L
     z, z_shadows = standardise(values, shadows), standardise(shadows, shadows)
     relabelling = standardise(z[:, 0] + z[:, 1], z_shadows[:, 0] + z_shadows[:, 1])
     return np.stack([relabelling / bars.relabelling, z[:, 2] / bars.alien, z[:, 3] / bars.norm], axis=1)
+
+
+def _joint(evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Evidence (n, L) of all channels as one number per row; where all are negative, the largest of them."""
+    together = np.sqrt((np.maximum(evidence, 0.0) ** 2).sum(axis=1))
+    return np.asarray(np.where(together > 0.0, together, evidence.max(axis=1)))

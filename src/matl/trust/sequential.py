@@ -28,10 +28,10 @@ _FOLDS = 2
 class Bank:
     """Suspicion that evidence pays into and good conduct wears off: fast to lose trust, slow to earn it back.
 
-    A one-sided cumulative sum: evidence above 1 adds ``deposit`` plus the excess, at most ``most`` a round; every other
-    round takes ``recovery`` away; the sum stays in [0, ``limit``]. A client is quarantined while it is above 0, so a
-    single slip costs about ``deposit / recovery`` rounds, a proven attack ``limit / recovery``, and nobody is banned
-    for ever. Rounds a client misses change nothing.
+    A one-sided cumulative sum: evidence above 1 adds ``deposit`` plus the excess, at most ``most`` a round; a round of
+    good conduct takes ``recovery`` away; any other changes nothing; the sum stays in [0, ``limit``]. A client is
+    quarantined while it is above 0, so a single slip costs about ``deposit / recovery`` rounds of good conduct, a
+    proven attack ``limit / recovery``, and nobody is banned for ever. Rounds a client misses change nothing.
 
     Parameters
     ----------
@@ -51,17 +51,22 @@ class Bank:
     def __post_init__(self) -> None:
         validate.positive(deposit=self.deposit, most=self.most, recovery=self.recovery, limit=self.limit)
 
-    def after(self, suspicion: NDArray[np.float64], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+    def after(
+        self, suspicion: NDArray[np.float64], evidence: NDArray[np.float64], good: NDArray[np.bool_] | bool = True
+    ) -> NDArray[np.float64]:
         """Suspicion (n,) after a round in which units showed ``evidence`` (n,), in units of its bar.
+
+        ``good``, (n,) or one for all, says whose evidence, if not above 1, shows good conduct rather than nothing.
 
         Examples
         --------
-        >>> Bank().after(np.array([0.0, 0.0, 1.0]), np.array([0.7, 1.2, 0.7]))
-        array([0. , 0.6, 0.9])
+        >>> Bank().after(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.7, 1.2, 0.7, 0.7]), np.array([1, 1, 1, 0], bool))
+        array([0. , 0.6, 0.9, 1. ])
         """
         paid = np.minimum(self.deposit + evidence - 1.0, self.most)
         # Rounding keeps "0.4 less four times 0.1" at exactly 0.
-        balance = np.clip(suspicion + np.where(evidence > 1.0, paid, -self.recovery), 0.0, self.limit)
+        earned = np.where(good, -self.recovery, 0.0)
+        balance = np.clip(suspicion + np.where(evidence > 1.0, paid, earned), 0.0, self.limit)
         return np.asarray(np.round(balance, 9), np.float64)
 
     def rounds_left(self, suspicion: float) -> int:
