@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common import SEEDS, cell, run, write
+from sklearn.datasets import load_breast_cancer, load_iris
 
 # What, the configuration keys that say it, and at which share of malicious clients.
 CASES: dict[str, dict[str, Any]] = {
@@ -35,8 +36,24 @@ CASES: dict[str, dict[str, Any]] = {
     "no attack, half of the clients a round": {"attack": "none", "participation": 0.5},
     "sign flip, 40 %, synthetic data": {"dataset": "synthetic"},
     "no attack, synthetic data": {"attack": "none", "dataset": "synthetic"},
+    "sign flip, 4 of 15, breast cancer (2 classes)": {"dataset": "breast cancer"},
+    "no attack, breast cancer (2 classes)": {"dataset": "breast cancer", "attack": "none"},
+    "sign flip, 4 of 15, iris (3 classes)": {"dataset": "iris"},
+    "no attack, iris (3 classes)": {"dataset": "iris", "attack": "none"},
 }
+# Few classes and few samples: what a stranger's first try may look like.
+SMALL = {"breast cancer": (load_breast_cancer, 40), "iris": (load_iris, 30)}
 MODES = {"FedAvg": "plain", "Mode 0": "mode0", "Mode 1": "mode1"}
+
+
+def prepared(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with a small data set loaded, standardised and dealt to 15 clients."""
+    if settings.get("dataset") not in SMALL:
+        return settings
+    load, root = SMALL[settings["dataset"]]
+    bunch = load()
+    X = (bunch.data - bunch.data.mean(axis=0)) / bunch.data.std(axis=0)
+    return {**settings, "dataset": (X, bunch.target), "clients": 15, "byzantine": 0.3, "root_size": root}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -55,7 +72,7 @@ def main() -> None:
     started, rows = time.perf_counter(), []
     for case, settings in CASES.items():
         for mode, name in MODES.items():
-            rows += [run(case, mode, seed, ceiling=mode == "FedAvg", mode=name, **settings) for seed in SEEDS]
+            rows += [run(case, mode, seed, ceiling=mode == "FedAvg", mode=name, **prepared(settings)) for seed in SEEDS]
             print(f"{case} {mode}: {cell(rows[-len(SEEDS) :])}", file=sys.stderr, flush=True)
     remarks = (
         f"Mean accuracy, and clients summed, over seeds {', '.join(map(str, SEEDS))}; digits, 50 clients, alpha 0.5, "

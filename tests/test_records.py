@@ -66,3 +66,8 @@ def test_no_record_has_a_place_for_the_truth():
         for field in dataclasses.fields(getattr(records, name)):
             if field.name != "max_byzantine":  # a declared bound, never the count
                 assert not any(word in field.name for word in forbidden), (name, field.name)
+
+
+def test_a_row_too_long_for_float32_products_is_refused():
+    with pytest.raises(InvalidValueError, match="norm <= 1e"):
+        Cohort.of(np.full((2, 3), 3e38, np.float32))

@@ -23,6 +23,7 @@ from matl.params import Arrays, Float32, ParamLayout
 from matl.state import State
 
 __all__ = [
+    "LARGEST_NORM",
     "Cohort",
     "Judgement",
     "Mode",
@@ -34,6 +35,9 @@ __all__ = [
     "Verdict",
     "Visibility",
 ]
+
+LARGEST_NORM = 1e18
+"""L2 norm above which no update is believed: products of longer ones overflow float32, and with it any judge."""
 
 
 class Visibility(StrEnum):
@@ -279,7 +283,7 @@ class Cohort:
         X : array of shape (n, d)
             One update per row.
         params : array of shape (d,), optional
-            The parameters the updates started from; zeros if not given.
+            The parameters the updates started from; zeros if not given. Mode 1 needs the real ones.
         ids : sequence of str, optional
             Client names; ``"client-000"``, ... if not given.
         weights : array of shape (n,), optional
@@ -297,6 +301,11 @@ class Cohort:
         """
         matrix = UpdateMatrix.of(X)
         validate.finite_matrix(X=matrix.dense())
+        longest = float(matrix.norms().max())
+        if longest > LARGEST_NORM:
+            raise InvalidValueError(
+                f"expected rows of norm <= {LARGEST_NORM:g}, got {longest:.3g}; screen updates first"
+            )
         n, d = matrix.shape
         start = np.zeros(d, np.float32) if params is None else np.asarray(params, dtype=np.float32)
         layout = ParamLayout.of({"params": np.zeros(d, np.float32)})

@@ -18,14 +18,14 @@ import safetensors.numpy
 
 from matl.errors import LayoutError
 from matl.params import Arrays, Float32, ParamLayout
-from matl.records import Rejection, RoundSpec, Update
+from matl.records import LARGEST_NORM, Rejection, RoundSpec, Update
 
 __all__ = [
-    "LARGEST_NORM",
     "REASONS",
     "Verifier",
     "decode_payload",
     "encode_payload",
+    "largest_payload",
     "screen_envelope",
     "screen_values",
 ]
@@ -52,13 +52,12 @@ REASONS: Mapping[str, str] = {
 }
 """Every rejection code with what it means."""
 
-LARGEST_NORM = 1e18
-"""L2 norm above which every update is rejected: products of longer ones overflow float32, and with it any judge."""
-
 # safetensors' own limit on its header is 100 MB; a model's list of names is far smaller.
 _HEADER_LIMIT = 1 << 20
+_LENGTH_BYTES = 8  # the length of the header, which comes first
 # A rejection quotes what the client sent; longer quotes are cut, so that nobody can fill a log.
 _REASON_LIMIT = 400
+_CLIENT_ID_LIMIT = 256
 # What a field must be before it may be compared, hashed or printed.
 _FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
     "client_id": (str,),
@@ -80,6 +79,7 @@ def screen_envelope(
     model_hashes: Mapping[int, str],
     seen: frozenset[str] | set[str],
     verify: Verifier | None = None,
+    max_bytes: int | None = None,
 ) -> Rejection | None:
     """Check everything about an update but its values.
 
@@ -95,6 +95,8 @@ def screen_envelope(
         Clients whose update for this round was already accepted.
     verify : callable, optional
         Checks the signature; ``None`` where the host has other means (a simulation, say).
+    max_bytes : int, optional
+        Length above which payload bytes are not even hashed; see `largest_payload`.
 
     Returns
     -------
@@ -109,6 +111,9 @@ def screen_envelope(
         value = getattr(update, field)
         if not _is_plain(value, types):
             return reject("malformed", f"field {field!r} is not what the protocol says, got a {type(value).__name__}")
+    if not _is_client_id(update.client_id):
+        got = f"{update.client_id[:32]!a} of {len(update.client_id)} characters"
+        return reject("malformed", f"field 'client_id' is not 1 to {_CLIENT_ID_LIMIT} printable characters, got {got}")
     # First of all, so that every later rejection is really the sender's: nobody is blamed for junk in his name.
     if verify is not None and not verify(update):
         return reject("signature", "sign the canonical text with the key the client enrolled with")
@@ -131,6 +136,8 @@ def screen_envelope(
         got = f"{count}" if _whole_number_in(count, -(2**63), 2**63) else f"a {type(count).__name__}"
         return reject("num_examples", f"got {got}, allowed are 1 to {spec.max_examples}")
     if isinstance(update.payload, bytes):
+        if max_bytes is not None and len(update.payload) > max_bytes:
+            return reject("malformed", f"payload of {len(update.payload)} bytes, the model needs at most {max_bytes}")
         actual = hashlib.sha256(update.payload).hexdigest()
         if update.payload_sha256 != actual:
             return reject(
@@ -165,6 +172,17 @@ def screen_values(update: Update, spec: RoundSpec, layout: ParamLayout) -> Float
     return row
 
 
+def largest_payload(layout: ParamLayout) -> int:
+    """Bytes that no payload of a model can exceed: its arrays and the longest header that is read.
+
+    Examples
+    --------
+    >>> largest_payload(ParamLayout.of({"w": np.zeros(3, np.float32)}))
+    1048596
+    """
+    return _LENGTH_BYTES + _HEADER_LIMIT + layout.nbytes
+
+
 def encode_payload(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
     """Named arrays as payload bytes (safetensors) and their SHA-256 (hex).
 
@@ -189,7 +207,7 @@ def decode_payload(payload: bytes | Arrays) -> Arrays:
     """
     if not isinstance(payload, bytes):
         return payload
-    header = int.from_bytes(payload[:8], "little")
+    header = int.from_bytes(payload[:_LENGTH_BYTES], "little")
     if header > _HEADER_LIMIT:
         raise ValueError(f"header of {header} bytes, allowed are {_HEADER_LIMIT}")
     try:
@@ -204,7 +222,12 @@ def _rejection(update: Update, code: str, detail: str) -> Rejection:
     if len(reason) > _REASON_LIMIT:
         reason = reason[: _REASON_LIMIT - 3] + "..."
     sender: object = update.client_id  # whatever the envelope held, a rejection names its client by text
-    return Rejection(sender if isinstance(sender, str) else "", code, reason)
+    return Rejection(sender if isinstance(sender, str) and _is_client_id(sender) else "", code, reason)
+
+
+def _is_client_id(text: str) -> bool:
+    """Whether an id can stand in any table and log; text that UTF-8 cannot encode is not printable."""
+    return 1 <= len(text) <= _CLIENT_ID_LIMIT and text.isprintable()
 
 
 def _is_plain(value: object, types: tuple[type, ...]) -> bool:

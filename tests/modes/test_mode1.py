@@ -345,8 +345,24 @@ def test_the_digest_covers_every_constant():
 def test_a_foreign_state_and_impossible_constants_are_refused():
     mode, clients = world()
     params = np.zeros(TASK.layout.size, np.float32)
-    with pytest.raises(StateError, match="version 2 of Mode1, got 99"):
-        mode.judge(cohort_of(train(clients, params, 0), params, 0), {"version": 99})
+    round_ = cohort_of(train(clients, params, 0), params, 0)
+    fewer = replace(mode, shadows=mode.shadows - 20).init(ParamLayout.of([params]))
+    for foreign in ({"version": 99}, mode.init(ParamLayout.of([params[1:]])), fewer):
+        with pytest.raises(StateError, match="expected a state of Mode1 version 2 for"):
+            mode.judge(round_, foreign)
     with pytest.raises(InvalidValueError, match="shadows"):
         Mode1(mode.oracle, shadows=5)
     assert mode.init(ParamLayout.of([params]))["clients"]["ids"] == []
+
+
+def test_a_client_that_says_nothing_has_not_turned():
+    mode, clients = world()
+    params = np.zeros(TASK.layout.size, np.float32)
+    state = mode.init(ParamLayout.of([params]))
+    for number in range(8):
+        updates = train(clients, params, number)
+        if number >= 6:
+            updates[0] = 0.0
+        judgement, state = mode.judge(cohort_of(updates, params, number), state)
+        assert judgement.verdicts[0].status != Status.QUARANTINED
+        assert ("turn" in judgement.verdicts[0].evidence) == (4 <= number < 6)

@@ -101,16 +101,32 @@ def test_jittered_copies_are_seen_and_honest_neighbours_are_not():
     histories = spread(40, 1.0)
     jitter = peers.unit_rows(rng.normal(size=(10, WIDTH)))
     histories[:10] = peers.unit_rows(histories[0] + 0.05 * jitter)
-    evidence, cosines = peers.collusion_evidence(histories, everyone(histories, 27).centre)
+    evidence, cosines, bar = peers.collusion_evidence(histories, everyone(histories, 27).centre)
+    assert bar == peers.COPY_BAR
     assert evidence[:10].min() > 1
     assert evidence[10:].max() < 1
-    assert cosines[:10].min() > peers.COPY_BAR
+    assert cosines[:10].min() > bar
+
+
+def test_where_everybody_is_close_only_a_copy_is_a_copy():
+    """Few classes leave honest clients little to differ in: two thirds within a cosine of 0.97 or so of each other."""
+    rng = np.random.default_rng(4)
+    kinds = rng.normal(size=(2, WIDTH))
+    histories = peers.unit_rows(kinds[np.arange(30) % 2] + 0.15 * rng.normal(size=(30, WIDTH)))
+    copies = histories.copy()
+    copies[:9] = peers.unit_rows(histories[0] + 1e-3 * rng.normal(size=(9, WIDTH)))
+    centre = np.zeros(WIDTH, np.float32)
+    honest, cosines, bar = peers.collusion_evidence(histories, centre)
+    assert cosines.min() > peers.COPY_BAR
+    assert bar > cosines.max()
+    assert honest.max() < 1
+    assert peers.collusion_evidence(copies, centre)[0][:9].min() > 1
 
 
 def test_what_all_share_is_not_collusion():
     histories = spread(40, 20.0)
     assert (histories @ histories.T).min() > 0.99
-    evidence, _ = peers.collusion_evidence(histories, everyone(histories, 27).centre)
+    evidence, _, _ = peers.collusion_evidence(histories, everyone(histories, 27).centre)
     assert evidence.max() < 1
 
 

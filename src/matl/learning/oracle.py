@@ -18,7 +18,10 @@ from matl.params import Float32, values_hash
 from matl.state import digest
 from matl.trust.oracle import Atoms
 
-__all__ = ["RootOracle"]
+__all__ = ["LOCAL_EXAMPLES", "RootOracle"]
+
+LOCAL_EXAMPLES = 25.0
+"""Mean number of samples of a simulated client, unless said otherwise: half a fold of a root of 100."""
 
 _FOLDS = 2
 _MIN_EXAMPLES = 2  # a simulated client holds at least this many, as a real one does
@@ -40,7 +43,8 @@ class RootOracle:
         What clients do.
     local_examples : float or None
         Mean number of samples of a simulated client; counts are exponentially distributed around it, as some clients
-        hold much and many hold little. ``None`` for half a fold.
+        hold much and many hold little. ``None`` for half a fold, but not more than `LOCAL_EXAMPLES`: shadows that hold
+        far more than clients are more regular than clients.
     seed : int
         Draws the folds and what each simulated client holds, once and for all.
 
@@ -80,7 +84,8 @@ class RootOracle:
         if local_examples is not None:
             validate.at_least(1, local_examples=local_examples)
         self.task, self.root, self.recipe, self.seed = task, root, recipe, seed
-        self.local_examples = len(root) / (2 * _FOLDS) if local_examples is None else float(local_examples)
+        half_a_fold = len(root) / (2 * _FOLDS)
+        self.local_examples = min(half_a_fold, LOCAL_EXAMPLES) if local_examples is None else float(local_examples)
         self._folds = _stratified(root.y, root.num_classes, np.random.default_rng([seed, 0]))
 
     @property

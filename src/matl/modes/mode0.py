@@ -235,7 +235,7 @@ def _examine(book: PeerBook, rows: NDArray[np.intp], tolerated: int) -> _Finding
     veterans = seen >= peers.LEAST_ROUNDS
     candidates = _candidates(book.suspicion[rows] == 0.0, veterans)
     found = peers.agreement(histories, candidates, ranking, size)
-    collusion, copies = peers.collusion_evidence(histories, found.centre)
+    collusion, copies, copy_bar = peers.collusion_evidence(histories, found.centre)
     if (collusion > 1.0).any() and (candidates & (collusion <= 1.0)).sum() >= peers.LEAST_COHORT:
         # Copies have one opinion between them; they do not get to define the common direction.
         found = peers.agreement(histories, candidates & (collusion <= 1.0), ranking, size)
@@ -249,7 +249,7 @@ def _examine(book: PeerBook, rows: NDArray[np.intp], tolerated: int) -> _Finding
         found,
         float(found.cosines[found.reference].min()),
         np.stack([found.cosines, agreeing, copies, ratios], axis=1),
-        {"direction": direction_bar, "consistency": consistency_bar, "collusion": peers.COPY_BAR, "norm": norm_bar},
+        {"direction": direction_bar, "consistency": consistency_bar, "collusion": copy_bar, "norm": norm_bar},
     )
 
 

@@ -17,7 +17,7 @@ from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
 from matl.trust.calibration import shadow_mixes, tail_probability
-from matl.trust.collusion import collusion
+from matl.trust.collusion import closeness, collusion, collusion_bar
 from matl.trust.consistency import MEMORY, turn, turn_evidence
 from matl.trust.levels import FIGURES, LEVELS, LevelBars, Levels, figures, judge_levels
 from matl.trust.oracle import Atoms, Oracle
@@ -32,6 +32,7 @@ _SKETCH_WIDTH = 512
 _FOLDS = 2
 _SUSPECT = 0.75  # evidence, in units of the bar, from which an update counts half
 _GOOD = 0.05  # part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level
+_UPPER = 0.95
 _NO_OPINION = np.nan
 
 
@@ -53,8 +54,13 @@ class _Findings:
     turn: NDArray[np.float64]
     usual_turn: float
     agreement: NDArray[np.float64]
-    collusion: NDArray[np.float64]
+    collusion_bar: float
     pogq: NDArray[np.float64]
+
+    @property
+    def collusion(self) -> NDArray[np.float64]:
+        """Agreement in units of its bar."""
+        return closeness(self.agreement, self.collusion_bar)
 
     @property
     def channels(self) -> dict[str, NDArray[np.float64]]:
@@ -112,7 +118,7 @@ class Mode1:
     turn_bar : float
         Bar of *turn*, in spreads of the shadows above their median.
     collusion_bar : float
-        Bar of *collusion*, a cosine in (0, 1].
+        Bar of *collusion*, a cosine in (0, 1); raised where shadows are close to each other anyway.
     bank : Bank
         How evidence adds up over rounds.
     bound : float
@@ -141,6 +147,7 @@ class Mode1:
         validate.at_least(20, shadows=self.shadows)
         validate.positive(turn_bar=self.turn_bar, collusion_bar=self.collusion_bar)
         validate.fraction(bound=self.bound, collusion_bar=self.collusion_bar)
+        validate.non_negative(seed=self.seed)
 
     @property
     def digest(self) -> str:
@@ -157,6 +164,7 @@ class Mode1:
         """See `matl.records.Mode`."""
         return {
             "version": _VERSION,
+            "size": layout.size,
             "sketch_seed": None,  # drawn with the first cohort, so that nobody can know the sketch beforehand
             "shadow_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
             "flipped_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
@@ -166,8 +174,7 @@ class Mode1:
 
     def judge(self, cohort: Cohort, state: State) -> tuple[Judgement, State]:
         """See `matl.records.Mode`. The judgement does not depend on the order of the units."""
-        if state.get("version") != _VERSION:
-            raise StateError(f"expected a state of version {_VERSION} of Mode1, got {state.get('version')!r}")
+        self._check(cohort, state)
         order = sorted(range(len(cohort.units)), key=cohort.ids.__getitem__)
         if order != list(range(len(order))):
             judgement, after = self.judge(_reordered(cohort, order), state)
@@ -200,13 +207,15 @@ class Mode1:
         judgement = self._judgement(cohort, clients.attribution.norms, findings, book, rows)
 
         # A quarantined client's past stays as it was: it is released for going back to it, not for having moved on.
-        learn = rows[book.suspicion[rows] == 0]
-        book.past[learn, fold] = _faded(book.past[learn, fold], clients.directions[book.suspicion[rows] == 0])
+        learning = (book.suspicion[rows] == 0) & (clients.attribution.norms > 0)
+        learn = rows[learning]
+        book.past[learn, fold] = _faded(book.past[learn, fold], clients.directions[learning])
         book.seen[learn, fold] += 1
         shadow_past = state["shadow_past"].copy()
         shadow_past[:, fold] = _faded(shadow_past[:, fold], shadows.directions)
         after = {
             "version": _VERSION,
+            "size": state["size"],
             "sketch_seed": sketch_seed,
             "shadow_figures": shadow_figures,
             "flipped_figures": flipped_figures,
@@ -214,6 +223,15 @@ class Mode1:
             "clients": book.closed().as_state(),
         }
         return judgement, after
+
+    def _check(self, cohort: Cohort, state: State) -> None:
+        shadows = len(state.get("shadow_figures", ()))
+        if (state.get("version"), state.get("size"), shadows) != (_VERSION, cohort.params.size, self.shadows):
+            raise StateError(
+                f"expected a state of Mode1 version {_VERSION} for {cohort.params.size} parameters and {self.shadows} "
+                f"shadows, got version {state.get('version')} for {state.get('size')} and {shadows}; start from "
+                "Mode1.init"
+            )
 
     def _findings(
         self,
@@ -227,20 +245,24 @@ class Mode1:
     ) -> _Findings:
         turned = turn(clients.directions, book.past[rows, fold])
         shadow_turned = turn(shadows.directions, shadow_past[:, fold])
-        has_past = book.seen[rows, fold] >= 2
+        # A client that says nothing has not turned.
+        has_past = (book.seen[rows, fold] >= 2) & (clients.attribution.norms > 0)
         turns = np.where(has_past, turn_evidence(turned, shadow_turned, self.turn_bar), _NO_OPINION)
-        agreement = collusion(clients.residuals)
-        if agreement is None:
-            agreement = np.full(len(rows), _NO_OPINION)
+        agreement, bar = self._agreement(clients, shadows)
         shadow_turns = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         own = np.fmax(levels.joint, turns)
         pogq = np.empty(len(rows))
         for i in range(len(rows)):
             usual = np.maximum(levels.shadows[i], shadow_turns) if has_past[i] else levels.shadows[i]
             pogq[i] = tail_probability(own[i : i + 1], usual)[0]
-        return _Findings(
-            levels, turned, turns, float(np.median(shadow_turned)), agreement, agreement / self.collusion_bar, pogq
-        )
+        return _Findings(levels, turned, turns, float(np.median(shadow_turned)), agreement, bar, pogq)
+
+    def _agreement(self, clients: _View, shadows: _View) -> tuple[NDArray[np.float64], float]:
+        """How close each client is to others beyond what classes explain, and the bar, from how close shadows are."""
+        agreement, usual = collusion(clients.residuals), collusion(shadows.residuals)
+        if agreement is None or usual is None:
+            return np.full(len(clients.residuals), _NO_OPINION), self.collusion_bar
+        return agreement, collusion_bar(self.collusion_bar, float(np.quantile(usual, _UPPER)))
 
     def _reasons(self, findings: _Findings, clients: _View, atoms: Atoms) -> list[str]:
         """For each client what its loudest channel saw; empty where nothing is near its bar.
@@ -272,7 +294,7 @@ class Mode1:
             case "turn":
                 return turn_reason(float(findings.turned[i]), findings.usual_turn)
             case _:
-                return collusion_reason(float(findings.agreement[i]), self.collusion_bar)
+                return collusion_reason(float(findings.agreement[i]), findings.collusion_bar)
 
     def _judgement(
         self,

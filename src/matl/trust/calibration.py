@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 from matl import validate
 
-__all__ = ["CONCENTRATIONS", "shadow_mixes", "standardise", "tail_probability"]
+__all__ = ["CONCENTRATIONS", "LEAST_SPREAD", "shadow_mixes", "standardise", "tail_probability"]
 
 CONCENTRATIONS = (0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 50.0, 50.0)
 """Dirichlet concentrations of the shadows' label mixes, in turn. A quarter is nearly without skew, since clients that
 are all alike would otherwise sit in the shadows' tail. Chosen on development seeds 0-4."""
+
+LEAST_SPREAD = 0.01
+"""Spread below which shadows are taken to differ by this much: a hundredth of a cosine or a norm is no evidence."""
 
 _TAIL = 0.10  # upper part of the shadows whose mean excess sets the slope of the extrapolated tail
 _UPPER = 0.95
@@ -50,10 +53,12 @@ def standardise(values: NDArray[np.float64], shadows: NDArray[np.float64]) -> ND
     Returns
     -------
     array of shape (n, ...)
-        ``(value - median) / (q95 - median)``. Only the upper side is used, because large is what is suspicious.
+        ``(value - median) / max(q95 - median, LEAST_SPREAD)``. Only the upper side is used, because large is what is
+        suspicious.
     """
     middle = np.median(shadows, axis=0)
-    return np.asarray((values - middle) / (np.quantile(shadows, _UPPER, axis=0) - middle + _TINY))
+    spread = np.quantile(shadows, _UPPER, axis=0) - middle
+    return np.asarray((values - middle) / np.maximum(spread, LEAST_SPREAD))
 
 
 def tail_probability(values: NDArray[np.float64], shadows: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl.params import Float32
-from matl.trust.collusion import collusion
+from matl.trust.collusion import closeness, collusion, collusion_bar
 from matl.trust.table import ClientTable, column
 
 __all__ = [
@@ -182,30 +182,33 @@ def consistency_evidence(agreeing: Float64) -> tuple[Float64, float]:
 
     Notes
     -----
-    The bar is `TURN_BAR` of the cohort's median. Independent noise has cosine 0 and a client that turns its coat a
-    negative one, while the data of an honest client do not change. No opinion (0) where there is no history, and for
-    anyone if the median is not above 0.
+    The bar is `TURN_BAR` of the cohort's median, or `KAPPA` deviations below it where clients differ more than that:
+    once a model has converged, updates are noise, and noise agrees with nobody's history. Independent noise has cosine
+    0 and a client that turns its coat a negative one, while the data of an honest client do not change. No opinion (0)
+    where there is no history, and for anyone if the median is not above 0.
     """
     known = ~np.isnan(agreeing)
     middle = float(np.median(agreeing[known])) if known.any() else 0.0
     if middle <= _TINY:
         return np.zeros(len(agreeing)), 0.0
-    evidence = np.where(known, (1.0 - agreeing / middle) / (1.0 - TURN_BAR), 0.0)
-    return np.asarray(evidence), TURN_BAR * middle
+    spread = float(np.median(np.abs(agreeing[known] - middle)))
+    bar = min(TURN_BAR * middle, middle - KAPPA * spread)
+    return np.where(known, (middle - agreeing) / (middle - bar), 0.0), bar
 
 
-def collusion_evidence(histories: Float64, centre: Float32) -> tuple[Float64, Float64]:
-    """How much each client's history copies others, in units of the bar; and the cosines it comes from.
+def collusion_evidence(histories: Float64, centre: Float32) -> tuple[Float64, Float64, float]:
+    """How much each client's history copies others, in units of the bar; the cosines it comes from; and the bar.
 
-    The common direction is projected out first, because honest clients share it. The value is
-    ``(1 - COPY_BAR) / (1 - cosine)``, so 2 means half the distance to an exact copy that the bar allows. Independent
-    jitter on top of a shared update fades from a history like any other noise. No opinion (0) for fewer than 5 clients.
+    The common direction is projected out first, because honest clients share it. The bar is `COPY_BAR`, and higher
+    where the median client is close to others anyway (`matl.trust.collusion.collusion_bar`). Independent jitter on top
+    of a shared update fades from a history like any other noise. No opinion (0) for fewer than 5 clients.
     """
     residuals = histories - np.outer(histories @ centre, centre)
     cosines = collusion(unit_rows(residuals).astype(np.float32))
     if cosines is None:
-        return np.zeros(len(histories)), np.zeros(len(histories))
-    return (1.0 - COPY_BAR) / np.maximum(1.0 - cosines, 1e-6), cosines
+        return np.zeros(len(histories)), np.zeros(len(histories)), COPY_BAR
+    bar = collusion_bar(COPY_BAR, float(np.median(cosines)))
+    return closeness(cosines, bar), cosines, bar
 
 
 def norm_evidence(log_ratios: Float64) -> tuple[Float64, float]:
