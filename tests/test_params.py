@@ -221,3 +221,9 @@ def test_values_hash():
     assert values_hash(np.repeat(vector, 2)[::2]) == golden
     assert values_hash(np.abs(vector)) != golden
     assert values_hash(np.empty(0, np.float32)) == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def test_bytes_are_those_of_all_arrays():
+    arrays = {"w": np.zeros((2, 3), np.float32), "h": np.zeros(5, np.float16), "n": np.array(7), "e": np.zeros((0, 9))}
+    layout = ParamLayout.of(arrays, roles={"h": "frozen"})
+    assert layout.nbytes == sum(array.nbytes for array in arrays.values()) == 24 + 10 + 8

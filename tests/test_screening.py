@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from matl.params import ParamLayout
 from matl.records import Rejection, RoundSpec, Update
-from matl.screening import REASONS, decode_payload, encode_payload, screen_envelope, screen_values
+from matl.screening import REASONS, decode_payload, encode_payload, largest_payload, screen_envelope, screen_values
 
 MODEL = {"w": np.zeros((2, 3), np.float32), "b": np.zeros(3, np.float64), "scale": np.array(1.0, np.float32)}
 LAYOUT = ParamLayout.of(MODEL)
@@ -55,6 +55,8 @@ def test_an_honest_update_becomes_a_row():
 @pytest.mark.parametrize(
     "accepted",
     [
+        update(client_id="x" * 256),
+        update(client_id="Zoë / 研究所 7"),
         update(num_examples=1),
         update(num_examples=SPEC.max_examples),
         update(num_examples=np.int64(5)),
@@ -124,6 +126,11 @@ REJECTED = [
     ("malformed", update(model_hash=None), "field 'model_hash'"),
     ("malformed", update(run=np.array([1, 2])), "field 'run'"),
     ("malformed", update(client_id=["ann"]), "field 'client_id'"),
+    ("malformed", update(client_id=""), "printable characters, got '' of 0 characters"),
+    ("malformed", update(client_id="x" * 257), "is not 1 to 256 printable characters, got 'xxx"),
+    ("malformed", update(client_id="ann\n"), r"got 'ann\n' of 4 characters"),
+    ("malformed", update(client_id="\ud800"), r"got '\ud800' of 1 characters"),
+    ("malformed", update(client_id="\u202eann"), r"got '\u202eann' of 4"),
     ("malformed", raw(b""), "too small"),
     ("malformed", raw(update().payload[:-1]), "deserializing"),
     ("malformed", raw(update().payload + b"\x00"), "deserializing"),
@@ -158,7 +165,7 @@ def test_every_rejection_says_what_was_wrong(code, sent, detail):
     assert rejection.code == code
     assert rejection.reason.startswith(REASONS[code])
     assert detail in rejection.reason
-    assert rejection.client_id == (sent.client_id if isinstance(sent.client_id, str) else "")
+    assert rejection.client_id == ("" if "client_id" in rejection.reason else sent.client_id)
 
 
 def test_every_reason_is_reached():
@@ -177,6 +184,26 @@ def test_a_model_version_nobody_knows_is_not_matched_by_an_empty_hash():
 def test_bytes_are_parsed_only_after_the_envelope_was_accepted():
     """Junk under a wrong hash is refused for its hash: nothing has looked inside it."""
     assert screen(update(payload=b"junk")).code == "payload_hash"
+
+
+def test_a_rejection_never_repeats_an_id_that_could_harm_a_log():
+    for client in ("", "x" * 10**6, "a\nb", "\ud800"):
+        assert screen(update(client_id=client)).client_id == ""
+    assert screen(update(run="other")).client_id == "ann"
+
+
+def test_bytes_that_no_model_needs_are_not_even_hashed(monkeypatch):
+    def envelope(sent):
+        return screen_envelope(sent, SPEC, model_hashes=HASHES, seen=set(), max_bytes=largest_payload(LAYOUT))
+
+    limit = 8 + 2**20 + LAYOUT.nbytes
+    assert LAYOUT.nbytes == 6 * 4 + 3 * 8 + 4
+    assert envelope(update(payload=b"x" * limit)).code == "payload_hash"
+    longer = update(payload=b"x" * (limit + 1))
+    monkeypatch.setattr(hashlib, "sha256", lambda data: pytest.fail("it was hashed"))
+    rejection = envelope(longer)
+    assert rejection.code == "malformed"
+    assert f"payload of {limit + 1} bytes, the model needs at most {limit}" in rejection.reason
 
 
 @pytest.mark.parametrize("sent", [update(run="x" * 10**6), sending({"x" * 10**5: MODEL["w"]})], ids=["run", "names"])

@@ -13,6 +13,7 @@ from matl.errors import InvalidValueError
         (lambda v: validate.positive(x=v), [1e-300, 3], [0, -1, np.nan, np.inf, -np.inf]),
         (lambda v: validate.non_negative(x=v), [0, 3.0], [-1e-300, np.nan, np.inf]),
         (lambda v: validate.at_least(2, x=v), [2, 5], [1.999, np.nan, np.inf]),
+        (lambda v: validate.whole(2, x=v), [2, np.int64(5)], [1, 2.0, True, np.float64(3), "3", None, np.nan]),
         (lambda v: validate.fraction(x=v), [0, 0.5, 1], [-1e-9, 1.0000001, np.nan, np.inf]),
         (
             lambda v: validate.vector(x=np.array(v)),
@@ -31,7 +32,7 @@ from matl.errors import InvalidValueError
             [[0.0, 0.0], [-1.0, 2.0], [1.0], [np.nan, 1.0], [np.inf, 1.0]],
         ),
     ],
-    ids=["positive", "non_negative", "at_least", "fraction", "vector", "sized", "matrix", "weights"],
+    ids=["positive", "non_negative", "at_least", "whole", "fraction", "vector", "sized", "matrix", "weights"],
 )
 def test_checks(check, good, bad):
     for value in good:

@@ -137,6 +137,11 @@ class ParamLayout:
         """Length d of the flat vector."""
         return sum(entry.size for entry in self.entries if entry.in_vector)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all arrays take together, those beside the vector included."""
+        return sum(entry.size * np.dtype(entry.dtype).itemsize for entry in self.entries)
+
     @cached_property
     def slices(self) -> dict[str, slice]:
         """Where each array of the vector lies in it, by name, for rules that work layer by layer."""

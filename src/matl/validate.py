@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from matl.errors import InvalidValueError
 
-__all__ = ["at_least", "finite_matrix", "fraction", "non_negative", "positive", "sample_weights", "vector"]
+__all__ = ["at_least", "finite_matrix", "fraction", "non_negative", "positive", "sample_weights", "vector", "whole"]
 
 
 def _finite(name: str, value: float) -> None:
@@ -50,6 +50,13 @@ def at_least(minimum: float, **values: float) -> None:
         _finite(name, value)
         if not value >= minimum:
             raise InvalidValueError(f"expected {name} >= {minimum}, got {name}={value}")
+
+
+def whole(minimum: int, **values: Any) -> None:
+    """Each value is a whole number >= ``minimum``; ``True`` and ``3.0`` are none."""
+    for name, value in values.items():
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < minimum:
+            raise InvalidValueError(f"expected {name} to be a whole number >= {minimum}, got {name}={value!r}")
 
 
 def fraction(**values: float) -> None:

@@ -265,3 +265,11 @@ def test_f_rows_cannot_lengthen_what_is_clipped(case):
     assert np.linalg.norm(ClippedMean()(X).astype(float)) <= longest * (1 + 1e-5)
     root = honest.mean(axis=0)
     assert np.linalg.norm(FLTrust()(X, root_update=root).astype(float)) <= np.linalg.norm(root) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("f", [-1, 1.5, 2.0, True, "2"], ids=repr)
+@pytest.mark.parametrize("rule", [TrimmedMean, Krum, MultiKrum, NNM])
+def test_a_rules_own_f_is_a_whole_number(rule, f):
+    with pytest.raises(InvalidValueError, match="expected f to be a whole number >= 0, got f="):
+        rule(f=f)
+    assert rule(f=0).f == 0

@@ -49,5 +49,7 @@ def test_ties_go_to_the_smaller_index():
 def test_more_rows_than_there_are():
     with pytest.raises(BoundError, match="expected m <= n, got m=6 and n=5"):
         MultiKrum(m=6)(np.eye(5))
-    with pytest.raises(InvalidValueError, match="expected m >= 1, got m=0"):
+    with pytest.raises(InvalidValueError, match="expected m to be a whole number >= 1, got m=0"):
         MultiKrum(m=0)
+    with pytest.raises(InvalidValueError, match=r"expected m to be a whole number >= 1, got m=2.5"):
+        MultiKrum(m=2.5)

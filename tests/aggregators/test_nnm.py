@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from matl.aggregators import NNM, Context, FLTrust, Mean, MultiKrum, TrimmedMean
+from matl.errors import InvalidValueError
 
 
 def naive_mixing(X, f):
@@ -40,8 +41,6 @@ def test_weights_are_those_of_the_rows_before_mixing():
     assert NNM(1).aggregate(X, Context(), {})[0].unit_weights is None
 
 
-def test_a_rule_that_needs_a_root_gets_it():
-    X = np.random.default_rng(0).normal(size=(5, 3)) + 2
-    root = X.mean(axis=0)
-    mixed = naive_mixing(X, 1).astype(np.float32)
-    np.testing.assert_allclose(NNM(1, FLTrust())(X, root_update=root), FLTrust()(mixed, root_update=root), rtol=1e-5)
+def test_a_rule_that_needs_a_root_is_refused_before_there_is_a_round():
+    with pytest.raises(InvalidValueError, match=r"needs no root data after nnm, got FLTrust; use it without nnm"):
+        NNM(rule=FLTrust())

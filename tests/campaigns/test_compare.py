@@ -135,7 +135,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(tmp_path,
 
 def test_a_folder_that_holds_a_comparison_or_a_run_is_left_alone(whole, tmp_path):
     before = outcome(whole[1])
-    with pytest.raises(StateError, match="whole already holds a comparison; go on with --resume"):
+    with pytest.raises(StateError, match="whole already holds a comparison; go on with matl compare --resume"):
         compare(CONFIG, ["mode0"], out=whole[1])
     with pytest.raises(StateError, match="whole already holds a comparison"):
         run_with_ceiling(CONFIG, out=whole[1])
@@ -158,6 +158,24 @@ def test_folders_that_hold_no_comparison(tmp_path):
         path.write_bytes(content)
         with pytest.raises(error, match=message):
             resume_comparison(tmp_path)
+
+
+def test_each_kind_of_folder_is_resumed_by_its_own_command(whole):
+    out = whole[1]
+    with pytest.raises(
+        StateError, match=r"whole holds a comparison, not a run; go on with matl compare --resume .*whole"
+    ):
+        RunDirectory(out).read_config()
+    with pytest.raises(StateError, match=r"holds a run, not a comparison; go on with matl run --resume .*mode0"):
+        resume_comparison(out / "mode0")
+
+
+def test_a_comparison_says_which_rules_failed_in_how_many_rounds(whole, tmp_path):
+    assert {(row["failed_rounds"], row["last_failure"]) for row in whole[0].as_dict()["rules"]} == {(0, "")}
+    failing = compare(CONFIG.model_copy(update={"max_norm": 1e-9}), ["fedavg", "mode0"], out=tmp_path / "run")
+    rows = json.loads((tmp_path / "run" / "compare.json").read_text())["rules"]
+    assert [(row["failed_rounds"], row["last_failure"]) for row in rows] == [(3, "no update passed screening")] * 2
+    assert failing.as_dict()["rules"] == rows
 
 
 def test_rules_are_modes_aggregators_and_the_ceiling():

@@ -285,6 +285,25 @@ def test_comparison_shows_every_rule_and_marks_bounds(tmp_path: Path) -> None:
     assert "matl compare fedavg/config.toml --rules fedavg,mode0,mode1,honest_only" in page.said
 
 
+def test_failed_rounds_are_shown_plainly(tmp_path: Path) -> None:
+    failed = {"failed_rounds": 3, "last_failure": "no update passed <screening>"}
+    directory = write_run(tmp_path / "run", **failed)
+    rows = [line.split(",") for line in (directory / "rounds.csv").read_text().splitlines()]
+    write_csv(directory / "rounds.csv", [[*rows[0], "failure"], *([*row, "no, update"] for row in rows[1:])])
+    write_run(directory / "honest_only", name="honest_only", **failed | {"failed_rounds": 1})
+    said = report(directory).said
+    assert "Failed rounds: 3 of 4 rounds of mode1 failed and left the model as it was." in said
+    assert "The last time: no update passed <screening>." in said
+    assert "Failed rounds: 1 of 4 rounds of honest only failed" in said
+    older = report(write_run(tmp_path / "older"))
+    assert "Failed rounds" not in older.said
+
+
+@pytest.mark.parametrize(("dirty", "shown"), [(True, "3f2c1ab, with uncommitted changes"), (False, "3f2c1ab")])
+def test_a_commit_is_shown_with_whether_it_is_the_whole_truth(tmp_path: Path, dirty: bool, shown: str) -> None:
+    assert ["commit", shown] in report(write_run(tmp_path, dirty=dirty)).rows
+
+
 def test_a_rule_without_verdicts_names_nobody(tmp_path: Path) -> None:
     page = report(write_run(tmp_path, name="krum", gives_verdicts=False, tpr=None, fpr=None, zero_weight_fpr=0.75))
     assert "3 of 4 in the last round; this rule names nobody" in page.said

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -328,8 +329,8 @@ def test_folders_that_cannot_be_used(run, tmp_path, finished):
     refused(run("compare", *FEDERATION, "--rules", "fedavg", "--out", finished["run"][0]), ExitCode.STATE, "a run")
     refused(run("compare", *FEDERATION, "--out", finished["compare"][0]), ExitCode.STATE, "already holds a comparison")
     refused(run("run", "--resume", "nowhere"), ExitCode.STATE, "nowhere holds no run")
-    refused(run("run", "--resume", finished["compare"][0]), ExitCode.STATE, "holds no run")
-    refused(run("compare", "--resume", finished["run"][0]), ExitCode.STATE, "is this the folder of a comparison?")
+    refused(run("run", "--resume", finished["compare"][0]), ExitCode.STATE, "go on with matl compare --resume")
+    refused(run("compare", "--resume", finished["run"][0]), ExitCode.STATE, "go on with matl run --resume")
     refused(run("report", "nowhere"), ExitCode.STATE, "nowhere")
 
 
@@ -437,6 +438,57 @@ def test_options_of_a_part_are_pairs(text):
         options.parse_spec(text)
 
 
-def test_default_folders_name_what_they_hold():
+def test_default_folders_name_what_they_hold_and_are_claimed_at_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     config = RunConfig(attack={"name": "sleeper", "wake_round": 3}, seed=5)
-    assert str(options.default_out("krum", config)) == "runs/krum-digits-sleeper-seed5"
+    claimed = [str(options.default_out("krum", config)) for _ in range(3)]
+    assert claimed == [f"runs/krum-digits-sleeper-seed5{suffix}" for suffix in ("", "-2", "-3")]
+    assert all((tmp_path / folder).is_dir() for folder in claimed)
+
+
+def test_of_two_commands_at_once_each_gets_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    real, rival = Path.mkdir, []
+
+    def mkdir(path, *args, **kwargs):
+        if path.name.startswith("krum") and not rival:
+            rival.append(path)
+            real(path)  # another command is there between the look and the leap
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert options.default_out("krum", RunConfig()) != rival[0]
+
+
+def test_a_claimed_folder_goes_again_if_nothing_was_written(run, tmp_path):
+    (tmp_path / "runs").touch()
+    refused(run("run", *FEDERATION), ExitCode.STORAGE, "a file stands where a folder is needed")
+    (tmp_path / "runs").unlink()
+    refused(run("run", *FEDERATION, "--aggregator", "krum", "--byzantine", "0.49"), ExitCode.BOUND, "got f=4")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_rounds_are_said_in_one_line(run, tmp_path):
+    failing = [*FEDERATION, "--max-norm", "1e-9"]
+    done = run("run", *failing, "--mode", "mode0", "--out", "one")
+    assert done.code == 0
+    assert "2 of 2 rounds failed: no update passed screening\n" in done.out
+    assert "Failed rounds" in (tmp_path / "one" / "report.html").read_text()
+    compared = run("compare", *failing, "--rules", "fedavg,mode0,honest_only")
+    notes = {line.split()[0]: line for line in compared.out.splitlines() if " %" in line}
+    assert notes["fedavg"].rstrip().endswith("2 of 2 rounds failed; gives no verdicts")
+    assert notes["mode0"].rstrip().endswith("2 of 2 rounds failed")
+    assert notes["honest_only"].rstrip().endswith("2 of 2 rounds failed; ceiling: no malicious clients")
+    assert "\nfedavg: 2 of 2 rounds failed: no update passed screening\n" in compared.out
+    assert "failed" not in run("run", *FEDERATION, "--mode", "mode0", "--no-ceiling").out
+    too_many = run("run", *FEDERATION, "--aggregator", "multi_krum:m=50", "--byzantine", "0.1", "--out", "two")
+    refused(too_many, ExitCode.BOUND, "multi_krum averages m=50 updates, but only 10 clients take part")
+    assert not (tmp_path / "two").exists()
+
+
+def test_no_line_is_broken_in_a_pipe(run):
+    shown = run("run", *FEDERATION, "--aggregator", "mean").out.splitlines()
+    assert shown[0].endswith(", 2 rounds, 10 clients, 3 malicious")
+    assert len(shown[0]) > 80
+    footer = run("compare", *FEDERATION, "--rules", "fedavg").out.splitlines()
+    assert "caught: malicious clients quarantined or rejected at the end; accused: honest ones" in footer

@@ -107,6 +107,41 @@ def test_errors_are_messages_and_exit_codes():
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("target", "command"),
+    [
+        ("full", ["list", "attacks"]),
+        ("full", ["list", "attacks", "--json"]),
+        ("closed", ["list", "attacks", "--json"]),
+        ("broken", ["list", "attacks"]),
+        ("full", ["--version"]),
+    ],
+    ids=str,
+)
+def test_output_that_cannot_be_written_is_a_message_and_an_exit_code(command, target):
+    if target == "full" and not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    if target == "broken":
+        reader, writer = os.pipe()
+        os.close(reader)
+    else:
+        writer = os.open("/dev/full" if target == "full" else os.devnull, os.O_WRONLY)
+    try:
+        done = subprocess.run(
+            ["sh", "-c", '"$@" >&-' if target == "closed" else '"$@"', "sh", *MATL, *command],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+    assert done.returncode == ExitCode.STORAGE
+    assert done.stderr.startswith("error: cannot write to standard output: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_a_completion_script_is_generated(shell):
     done = matl(_MATL_COMPLETE=f"source_{shell}")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import matl
+from matl.aggregators import Krum, Rule
 from matl.attacks import Attack, SignFlip
 from matl.errors import BoundError, ConfigError, InvalidValueError
 from matl.learning.datasets import Dataset, Source
@@ -22,6 +23,15 @@ from matl.simulation.result import peak_memory_mib, provenance
 RNG = np.random.default_rng(0)
 Y = np.arange(240) % 3
 X = (RNG.normal(size=(240, 4)) + 2 * np.eye(3, 4)[Y]).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Odd(Rule):
+    """A rule with a parameter that has no digest."""
+
+    names: frozenset[str] = frozenset("ab")
+
+
 TINY = {"task": "softmax", "clients": 8, "byzantine": 0.375, "rounds": 2, "root_size": 12, "seed": 1}
 
 
@@ -56,6 +66,14 @@ def test_data_that_was_dealt_out_already_is_used_as_it_is():
 def test_labels_are_whole_numbers(labels):
     with pytest.raises(InvalidValueError, match=r"one whole-number label 0 .. K - 1 per sample, got y of shape"):
         federate((X, labels))
+
+
+@pytest.mark.parametrize(
+    "numbers", [{"seed": -1}, {"seed": 1.5}, {"clients": 2.5}, {"clients": 0}, {"root_size": 12.5}], ids=str
+)
+def test_a_federation_is_dealt_by_whole_numbers(numbers):
+    with pytest.raises(InvalidValueError, match=f"expected {next(iter(numbers))} to be a whole number"):
+        federate((X, Y), **{"clients": 4, "root_size": 12, **numbers})
 
 
 def test_samples_that_do_not_fit_their_labels():
@@ -165,7 +183,31 @@ def test_wrong_settings_are_all_listed():
     [
         ({"aggregator": "krum", "byzantine": 0.49, "clients": 50}, BoundError, "krum with 50 clients .* at most 23"),
         ({"aggregator": {"name": "krum", "f": 9}, "clients": 12}, BoundError, "krum with 12 .* at most 4 .*got f=9"),
-        ({"aggregator": {"name": "krum", "f": -1}}, BoundError, "got f=-1"),
+        ({"aggregator": {"name": "krum", "f": -1}}, ConfigError, "aggregator: expected f to be a whole .*got f=-1"),
+        ({"aggregator": {"name": "nnm", "rule": "fltrust"}}, ConfigError, "aggregator: .* got FLTrust; use it without"),
+        (
+            {"aggregator": {"name": "multi_krum", "m": 50}, "byzantine": 0.1, "clients": 12},
+            BoundError,
+            "multi_krum averages m=50 updates, but only 12 clients .* use m <= 12",
+        ),
+        (
+            {
+                "aggregator": {"name": "nnm", "rule": {"name": "multi_krum", "m": 9}},
+                "clients": 12,
+                "participation": 0.7,
+            },
+            BoundError,
+            "nnm averages m=9 updates, but only 8 clients",
+        ),
+        ({"mode": Krum()}, InvalidValueError, r"got the aggregator Krum; wrap it: mode=Plain\(Krum\(...\)\)"),
+        ({"mode": 5}, InvalidValueError, r"expected a mode by name or with a method judge\(\), got the object int"),
+        (
+            {"mode": Plain(Odd())},
+            InvalidValueError,
+            "the parameters of Plain are not plain data .*set cannot be stored",
+        ),
+        ({"dataset": 5}, InvalidValueError, r"expected dataset as a name, .* or arrays \(X, y\), got a int"),
+        ({"dataset": (X, Y, Y)}, InvalidValueError, r"or arrays \(X, y\), got a tuple"),
         ({"aggregator": "krum", "clients": 12, "participation": 0.5}, BoundError, "krum with 6 clients"),
         ({"mode": "mode1", "aggregator": "krum"}, InvalidValueError, "mode1 aggregates by its own rule"),
         ({"clients": 5000}, InvalidValueError, "5000 clients need at least 2 samples each"),
@@ -224,7 +266,7 @@ def test_a_result_says_what_ran(fresh_provenance, monkeypatch):
     monkeypatch.setattr(result.Path, "exists", lambda path: True)
     facts = fresh_provenance()
     assert facts["versions"]["numpy"] == np.__version__
-    assert facts["commit"] == "abc"
+    assert (facts["commit"], facts["dirty"]) == ("abc", True)
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("git"), subprocess.TimeoutExpired("git", 10)])
@@ -234,7 +276,35 @@ def test_without_git_there_is_no_commit(fresh_provenance, monkeypatch, error):
 
     monkeypatch.setattr(result.subprocess, "run", answer)
     monkeypatch.setattr(result.Path, "exists", lambda path: True)
-    assert fresh_provenance()["commit"] is None
+    facts = fresh_provenance()
+    assert (facts["commit"], facts["dirty"]) == (None, None)
+
+
+def test_a_result_says_whether_the_files_of_its_commit_were_changed(fresh_provenance, monkeypatch, tmp_path):
+    def git(*command):
+        who = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+        subprocess.run(["git", "-C", tmp_path, *who, *command], check=True, capture_output=True)
+
+    git("init")
+    (tmp_path / "file").write_text("before")
+    git("add", "file")
+    git("commit", "-m", "first")
+    (tmp_path / "beside").touch()  # untracked: no change to what was committed
+    monkeypatch.setattr(result, "__file__", str(tmp_path / "src" / "matl" / "simulation" / "result.py"))
+    assert fresh_provenance()["dirty"] is False
+    (tmp_path / "file").write_text("after")
+    fresh_provenance.cache_clear()
+    assert fresh_provenance()["dirty"] is True
+
+
+def test_failed_rounds_are_counted_and_the_last_reason_is_kept():
+    run = matl.simulate(dataset=(X, Y), mode="mode0", max_norm=1e-9, **TINY)
+    shown = run.as_dict()
+    assert (run.failed_rounds, shown["failed_rounds"]) == (2, 2)
+    assert shown["last_failure"] == "no update passed screening"
+    assert [row["failure"] for row in run.history] == ["no update passed screening"] * 2
+    fine = matl.simulate(dataset=(X, Y), mode="mode0", **TINY).as_dict()
+    assert (fine["failed_rounds"], fine["last_failure"]) == (0, "")
 
 
 def test_without_a_checkout_or_a_package_they_are_left_out(fresh_provenance, monkeypatch):

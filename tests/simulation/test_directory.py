@@ -219,7 +219,9 @@ def test_folders_that_hold_no_run_or_hold_one_already(simulation, whole, tmp_pat
         RunDirectory(tmp_path).read_config()
     assert not (tmp_path / "nowhere").exists()
     before = outcome(whole[1])
-    with pytest.raises(StateError, match=r"already holds a run; go on with --resume .*whole, or choose another --out"):
+    with pytest.raises(
+        StateError, match=r"already holds a run; go on with matl run --resume .*whole, or choose another --out"
+    ):
         execute(simulation, CONFIG, name="mode0", out=whole[1])
     assert outcome(whole[1]) == before
     (tmp_path / "compare.toml").touch()
@@ -287,3 +289,10 @@ def test_awkward_reasons_and_missing_evidence_survive_the_table(tmp_path, simula
     for row in rows:
         for channel in simulation.workload.mode.channels:
             assert row[channel] == "" or np.isfinite(float(row[channel]))
+
+
+def test_the_table_of_rounds_says_why_a_round_failed(whole, tmp_path):
+    config = CONFIG.model_copy(update={"max_norm": 1e-9})
+    execute(build_simulation(config), config, name="mode0", out=tmp_path / "run")
+    assert [row["failure"] for row in table(tmp_path / "run" / "rounds.csv")] == ["no update passed screening"] * 4
+    assert {row["failure"] for row in table(whole[1] / "rounds.csv")} == {""}

@@ -13,6 +13,7 @@ from matl.learning.server import FedAvgM, ServerSGD
 from matl.modes import Mode0, Plain
 from matl.params import ParamLayout, values_hash
 from matl.records import Rejection, Update
+from matl.screening import largest_payload
 from matl.state import pack, unpack
 from matl.workloads import Accepted, TrainingWorkload
 
@@ -254,3 +255,15 @@ def test_a_rejection_names_its_sender():
     result = work.screen(message("eve", np.nan, work.plan(state)), work.plan(state), state, seen=set())
     assert isinstance(result, Rejection)
     assert (result.client_id, result.code) == ("eve", "not_finite")
+
+
+def test_oversized_bytes_are_refused_and_a_payload_is_not_kept_beside_its_row():
+    work = workload()
+    state = work.init(START)
+    spec = work.plan(state)
+    huge = message("a", 1.0, spec, payload=b"x" * (largest_payload(LAYOUT) + 1))
+    rejection = work.screen(huge, spec, state, seen=set())
+    assert "the model needs at most" in rejection.reason
+    accepted = work.screen(message("a", 1.0, spec), spec, state, seen=set())
+    assert accepted.update.payload == ()
+    assert accepted.row.tolist() == [1.0] * D

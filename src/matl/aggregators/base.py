@@ -104,6 +104,10 @@ class Rule:
     needs_root: ClassVar[bool] = False
     f: int | None = None
 
+    def __post_init__(self) -> None:
+        if self.f is not None:
+            validate.whole(0, f=self.f)
+
     def init(self, layout: ParamLayout) -> State:
         """No state."""
         return {}

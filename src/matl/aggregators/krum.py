@@ -44,8 +44,9 @@ class MultiKrum(Rule):
     condition: ClassVar[str] = "n >= 2f + 3"
 
     def __post_init__(self) -> None:
+        Rule.__post_init__(self)
         if self.m is not None:
-            validate.at_least(1, m=self.m)
+            validate.whole(1, m=self.m)
 
     def max_f(self, n: int) -> int:
         """See `Rule.max_f`."""

@@ -10,6 +10,7 @@ import numpy as np
 from matl.aggregators._gram import squared_distances
 from matl.aggregators.base import AGGREGATORS, Context, Result, Rule
 from matl.aggregators.coordinate import TrimmedMean
+from matl.errors import InvalidValueError
 from matl.matrix import UpdateMatrix
 
 __all__ = ["NNM"]
@@ -25,7 +26,7 @@ class NNM(Rule):
     f : int or None
         Byzantine rows to tolerate; ``None`` takes the bound of the context.
     rule : Rule
-        Applied to the mixed rows with the same f.
+        Applied to the mixed rows with the same f; not one that needs root data.
 
     Notes
     -----
@@ -41,6 +42,14 @@ class NNM(Rule):
     f: int | None = None
     rule: Rule = field(default_factory=TrimmedMean)
     condition: ClassVar[str] = "2f < n, and what the rule after it allows"
+
+    def __post_init__(self) -> None:
+        Rule.__post_init__(self)
+        if self.rule.needs_root:
+            raise InvalidValueError(
+                f"expected a rule that needs no root data after nnm, got {type(self.rule).__name__}; "
+                "use it without nnm, or choose median, trimmed_mean or krum"
+            )
 
     def max_f(self, n: int) -> int:
         """See `Rule.max_f`."""

@@ -28,13 +28,19 @@ from matl.simulation import (
 )
 from matl.simulation.build import deal
 from matl.simulation.config import to_toml
-from matl.simulation.directory import open_new
+from matl.simulation.directory import open_new, refuse_other_kind
 from matl.simulation.result import SCHEMA_VERSION, provenance
 
 __all__ = ["CEILING", "DEFAULT_RULES", "Comparison", "compare", "resume_comparison", "run_with_ceiling"]
 
 CEILING = "honest_only"
 DEFAULT_RULES = ("fedavg", "krum", "fltrust", "mode0", "mode1", CEILING)
+
+_COLUMNS = (
+    *("accuracy", "tpr", "fpr", "zero_weight_tpr", "zero_weight_fpr", "bound", "outside_bound"),
+    *("failed_rounds", "last_failure", "seconds"),
+)
+"""What ``compare.json`` takes over from the result of each rule."""
 
 SinkFor = Callable[[str], EventSink]
 """Gives each rule of a comparison its own event sink."""
@@ -54,7 +60,6 @@ class Comparison:
     def as_dict(self) -> dict[str, Any]:
         """The object of ``compare.json``."""
         first = next(iter(self.results.values()))
-        columns = ("accuracy", "tpr", "fpr", "zero_weight_tpr", "zero_weight_fpr", "bound", "outside_bound", "seconds")
         return {
             "schema_version": SCHEMA_VERSION,
             "kind": "comparison",
@@ -67,7 +72,7 @@ class Comparison:
             "rounds": self.config.rounds,
             "seed": self.config.seed,
             "rules": [
-                {"rule": rule, **{key: result[key] for key in columns}, "directory": rule}
+                {"rule": rule, **{key: result.get(key) for key in _COLUMNS}, "directory": rule}
                 for rule, result in self.results.items()
             ],
             **provenance(),
@@ -156,6 +161,7 @@ def resume_comparison(out: Path) -> tuple[RunConfig, list[str]]:
         The folder holds none.
     """
     path = out / "compare.toml"
+    refuse_other_kind(out, "compare.toml")
     try:
         content = tomllib.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:

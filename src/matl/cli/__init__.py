@@ -10,7 +10,7 @@ import typer
 import matl
 from matl.cli.catalogue import catalogue
 from matl.cli.compare import compare_rules
-from matl.cli.console import stderr
+from matl.cli.console import stderr, write
 from matl.cli.doctor import doctor
 from matl.cli.exit_codes import ExitCode, exit_code
 from matl.cli.report import report
@@ -34,7 +34,7 @@ app.command()(doctor)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"matl {matl.__version__}")
+        write(f"matl {matl.__version__}\n")
         raise typer.Exit
 
 

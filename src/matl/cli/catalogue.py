@@ -10,7 +10,7 @@ from rich.table import Table
 
 from matl.aggregators import AGGREGATORS
 from matl.attacks import ATTACKS
-from matl.cli.console import print_json, stdout
+from matl.cli.console import print_json, show
 from matl.learning.datasets import DATASETS
 from matl.learning.partition import PARTITIONS
 from matl.learning.server import SERVER_OPTIMIZERS
@@ -59,4 +59,4 @@ def catalogue(
     for name in registry:
         also = registry.aliases(name)
         table.add_row(name + (f" ({', '.join(also)})" if also else ""), registry.summary(name))
-    stdout.print(table)
+    show(table)

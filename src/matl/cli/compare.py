@@ -9,7 +9,7 @@ import typer
 from matl.campaigns.compare import DEFAULT_RULES, compare, resume_comparison
 from matl.campaigns.report import write_report
 from matl.cli import options
-from matl.cli.console import Reporter, print_json, stderr, stdout, stop_on_interrupt, table_of_rules
+from matl.cli.console import Reporter, failed_rounds, print_json, show, stderr, stop_on_interrupt, table_of_rules
 from matl.cli.run import refuse_settings_on_resume
 from matl.simulation import load_config
 
@@ -49,12 +49,15 @@ def compare_rules(
     given = options.given(locals())
     if resume is not None:
         refuse_settings_on_resume(config, [*given, *(["rules"] if rules is not None else [])], out)
-        (chosen, names), target = resume_comparison(resume), resume
+        chosen, names = resume_comparison(resume)
     else:
         chosen, names = load_config(config, given), _names(_DEFAULT if rules is None else rules)
-        target = out or options.default_out("compare", chosen)
     verbosity = -1 if quiet or (as_json and not verbose) else int(verbose)
-    with stop_on_interrupt() as stop, Reporter(chosen.rounds, verbosity) as reporter:
+    with (
+        options.folder(resume or out, "compare", chosen) as target,
+        stop_on_interrupt() as stop,
+        Reporter(chosen.rounds, verbosity) as reporter,
+    ):
         comparison = compare(
             chosen, names, out=target, resume=resume is not None, sink_for=reporter.sink_for, stop=stop
         ).as_dict()
@@ -63,15 +66,21 @@ def compare_rules(
         print_json(comparison)
         return
     stderr.print()
-    stdout.print(
+    show(
         f"{chosen.dataset}: {comparison['clients']} clients, {comparison['malicious']} malicious "
         f"({chosen.attack}), alpha {chosen.alpha:g}, {chosen.rounds} rounds, seed {chosen.seed} (a simulation)\n",
         markup=False,
-        soft_wrap=True,
     )
-    stdout.print(table_of_rules(comparison))
-    stdout.print("\ncaught: malicious clients quarantined or rejected at the end; accused: honest ones", style="dim")
-    stdout.print(f"\nreport: {report}", markup=False, soft_wrap=True)
+    show(table_of_rules(comparison), soft_wrap=True)
+    reasons = [
+        f"{row['rule']}: {failed_rounds(row['failed_rounds'], chosen.rounds)}: {row['last_failure']}"
+        for row in comparison["rules"]
+        if row["failed_rounds"]
+    ]
+    if reasons:
+        show("\n" + "\n".join(reasons), markup=False, style="yellow")
+    show("\ncaught: malicious clients quarantined or rejected at the end; accused: honest ones", style="dim")
+    show(f"\nreport: {report}", markup=False)
 
 
 def _names(rules: str) -> list[str]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,16 +16,34 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from matl.errors import RunInterrupted
+from matl.errors import RunInterrupted, StorageError
 from matl.events import Event, EventSink
 
-__all__ = ["Reporter", "percent", "print_json", "stderr", "stdout", "stop_on_interrupt", "table_of_rules"]
+__all__ = [
+    "Reporter",
+    "failed_rounds",
+    "percent",
+    "print_json",
+    "show",
+    "stderr",
+    "stop_on_interrupt",
+    "table_of_rules",
+    "write",
+]
 
-stdout = Console(highlight=False)
+
+class _Stdout(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to `show`, as any other failure to write; rich would end the process."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+_stdout = _Stdout(highlight=False)
 stderr = Console(stderr=True, highlight=False)
 
 # Without a terminal there is no line to redraw; every so many rounds a line is printed instead.
 _PLAIN_EVERY = 10
+_WIDEST = 1000
 
 
 class Reporter:
@@ -81,7 +101,7 @@ def _figures(event: Event) -> str:
     return f"accuracy {percent(data['accuracy'])}  flagged {data['quarantined'] + data['rejected']:>3}"
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C into a request to stop after the round, the second into an immediate stop."""
     asked = False
@@ -113,7 +133,31 @@ def percent(share: float | None, digits: int = 1) -> str:
 
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def show(*objects: Any, **how: Any) -> None:
+    """Print on standard output as rich does, but never break a line of text that the reader may want to search."""
+    with _standard_output():
+        _stdout.print(*objects, **{"soft_wrap": not any(isinstance(item, Table) for item in objects), **how})
+
+
+def write(text: str) -> None:
+    """Write text to standard output as it is."""
+    with _standard_output():
+        sys.stdout.write(text)
+
+
+@contextlib.contextmanager
+def _standard_output() -> Iterator[None]:
+    """See that what is written within arrives; raises StorageError if standard output is closed or full."""
+    if sys.stdout is None:
+        raise StorageError("cannot write to standard output: it is closed")
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
 def table_of_rules(comparison: dict[str, Any]) -> Table:
@@ -123,13 +167,30 @@ def table_of_rules(comparison: dict[str, Any]) -> Table:
         table.add_column(name, justify="left" if name in ("rule", "") else "right", no_wrap=True)
     for row in comparison["rules"]:
         verdicts = (percent(row["tpr"]), percent(row["fpr"])) if row["bound"] is not None else ("-", "-")
-        table.add_row(row["rule"], percent(row["accuracy"]), *verdicts, f"{row['seconds']:.1f}", _note(row))
+        note = _note(row, comparison["rounds"])
+        table.add_row(row["rule"], percent(row["accuracy"]), *verdicts, f"{row['seconds']:.1f}", note)
+    # Its natural width, in a pipe or a narrow terminal too: a figure that is cut is none.
+    table.width = _stdout.measure(table, options=_stdout.options.update(max_width=_WIDEST)).maximum
     return table
 
 
-def _note(row: dict[str, Any]) -> str:
+def failed_rounds(failed: int, rounds: int) -> str:
+    """How many rounds failed, in words.
+
+    Examples
+    --------
+    >>> failed_rounds(12, 30), failed_rounds(1, 1)
+    ('12 of 30 rounds failed', '1 of 1 round failed')
+    """
+    return f"{failed} of {rounds} round{'' if rounds == 1 else 's'} failed"
+
+
+def _note(row: dict[str, Any], rounds: int) -> str:
+    notes = [failed_rounds(row["failed_rounds"], rounds)] if row["failed_rounds"] else []
     if row["rule"] == "honest_only":
-        return "ceiling: no malicious clients"
-    if row["bound"] is None:
-        return "gives no verdicts"
-    return f"outside its {percent(row['bound'], 0)} bound" if row["outside_bound"] else ""
+        notes.append("ceiling: no malicious clients")
+    elif row["bound"] is None:
+        notes.append("gives no verdicts")
+    elif row["outside_bound"]:
+        notes.append(f"outside its {percent(row['bound'], 0)} bound")
+    return "; ".join(notes)

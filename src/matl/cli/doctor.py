@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 import matl
-from matl.cli.console import print_json, stdout
+from matl.cli.console import print_json, show
 from matl.learning.datasets import cache_directory
 
 __all__ = ["doctor"]
@@ -43,7 +43,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
         state = extra["version"] or f"not installed; would add {extra['gives']}: {extra['install']}"
         table.add_row(f"extra {name}", f"{extra['package']} {state}", style=None if extra["version"] else "yellow")
     table.add_row("data", ", ".join(facts["data"]))
-    stdout.print(table, markup=False)
+    show(table, markup=False)
 
 
 def _facts() -> dict[str, Any]:

@@ -17,7 +17,7 @@ class ExitCode(IntEnum):
     USAGE = 2  # the command line, a configuration or a value is wrong
     DATA = 3  # a data set is missing or damaged
     MISSING_EXTRA = 4  # an optional dependency is not installed
-    STORAGE = 5  # a file cannot be written
+    STORAGE = 5  # a file, or standard output, cannot be written
     STATE = 6  # a run directory cannot be read, resumed or overwritten
     BOUND = 7  # the rule cannot tolerate that many malicious clients
     INTERRUPTED = 130  # stopped by the user; can be resumed

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from matl.errors import InvalidValueError
+from matl.files import make_directory, storage_error
 from matl.simulation.config import RunConfig
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "TaskName",
     "Verbose",
     "default_out",
+    "folder",
     "given",
     "parse_spec",
 ]
@@ -104,11 +108,34 @@ def _value(text: str) -> str | list[str]:
     return text
 
 
+@contextlib.contextmanager
+def folder(given: Path | None, label: str, config: RunConfig) -> Iterator[Path]:
+    """The folder that was given, or a new one, which goes again if a mistake ends the command before it is used."""
+    if given is not None:
+        yield given
+        return
+    claimed = default_out(label, config)
+    try:
+        yield claimed
+    except BaseException:  # whatever ended it
+        with contextlib.suppress(OSError):  # only empty folders can be removed like this
+            claimed.rmdir()
+            claimed.parent.rmdir()
+        raise
+
+
 def default_out(label: str, config: RunConfig) -> Path:
-    """A folder under ``runs`` that says what it holds and does not exist yet."""
+    """Create a folder under ``runs`` that says what it holds; of two commands at once, each gets its own."""
     attack = config.attack if isinstance(config.attack, str) else str(config.attack["name"])
     base = Path("runs") / f"{label}-{config.dataset}-{attack}-seed{config.seed}"
     candidate, number = base, 2
-    while candidate.exists():
-        candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
-    return candidate
+    make_directory(base.parent)
+    while True:
+        try:
+            candidate.mkdir()
+        except FileExistsError:
+            candidate, number = base.with_name(f"{base.name}-{number}"), number + 1
+        except OSError as error:
+            raise storage_error(candidate, error) from error
+        else:
+            return candidate

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from matl.campaigns.report import write_report
-from matl.cli.console import stdout
+from matl.cli.console import show
 
 __all__ = ["report"]
 
 
 def report(directory: Annotated[Path, typer.Argument(help="Folder of a finished run or comparison.")]) -> None:
     """Write report.html for a finished run or comparison."""
-    stdout.print(f"report: {write_report(directory)}", markup=False, soft_wrap=True)
+    show(f"report: {write_report(directory)}", markup=False)

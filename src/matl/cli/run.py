@@ -11,7 +11,7 @@ import typer
 from matl.campaigns.compare import CEILING, run_with_ceiling
 from matl.campaigns.report import write_report
 from matl.cli import options
-from matl.cli.console import Reporter, percent, print_json, stderr, stdout, stop_on_interrupt
+from matl.cli.console import Reporter, failed_rounds, percent, print_json, show, stderr, stop_on_interrupt
 from matl.errors import InvalidValueError
 from matl.simulation import RunDirectory, RunResult, load_config
 
@@ -50,14 +50,17 @@ def run(
     given = options.given(locals())
     if resume is not None:
         refuse_settings_on_resume(config, [*given, *(["ceiling"] if ceiling is not None else [])], out)
-        chosen, target = RunDirectory(resume).read_config(), resume
+        chosen = RunDirectory(resume).read_config()
         with_ceiling = (resume / CEILING).is_dir()
     else:
         chosen = load_config(config, given)
-        target = out or options.default_out(chosen.label, chosen)
         with_ceiling = ceiling is not False
     verbosity = -1 if quiet or (as_json and not verbose) else int(verbose)
-    with stop_on_interrupt() as stop, Reporter(chosen.rounds, verbosity) as reporter:
+    with (
+        options.folder(resume or out, chosen.label, chosen) as target,
+        stop_on_interrupt() as stop,
+        Reporter(chosen.rounds, verbosity) as reporter,
+    ):
         result = run_with_ceiling(
             chosen,
             out=target,
@@ -71,7 +74,7 @@ def run(
         print_json(RunDirectory(target).read_result())
     else:
         _show(result)
-        stdout.print(f"\nreport: {report}", markup=False, soft_wrap=True)
+        show(f"\nreport: {report}", markup=False)
 
 
 def refuse_settings_on_resume(config: Path | None, given: Iterable[str], out: Path | None) -> None:
@@ -88,7 +91,7 @@ def refuse_settings_on_resume(config: Path | None, given: Iterable[str], out: Pa
 def _show(result: RunResult) -> None:
     liars, honest = set(result.malicious), result.clients - len(result.malicious)
     excluded = set(result.quarantined)
-    stdout.print(
+    show(
         f"[bold]{result.name}[/]: accuracy {percent(result.accuracy)}"
         + (
             f", ceiling without malicious clients {percent(result.ceiling_accuracy)}"
@@ -97,14 +100,17 @@ def _show(result: RunResult) -> None:
         )
         + f", {len(result.history)} rounds, {result.clients} clients, {len(liars)} malicious"
     )
+    if result.failures:
+        failed = failed_rounds(result.failed_rounds, len(result.history))
+        show(f"{failed}: {result.failures[-1]}", markup=False, style="yellow")
     if result.outside_bound and result.bound is not None:
-        stdout.print(f"[yellow]outside its bound[/]: {result.name} is designed for at most {percent(result.bound, 0)}")
+        show(f"[yellow]outside its bound[/]: {result.name} is designed for at most {percent(result.bound, 0)}")
     if not result.gives_verdicts:
-        stdout.print("this rule gives no verdicts; it only weighs updates")
+        show("this rule gives no verdicts; it only weighs updates")
         return
-    stdout.print(
+    show(
         f"quarantined at the end: {len(excluded & liars)} of {len(liars)} malicious, "
         f"{len(excluded - liars)} of {honest} honest clients"
     )
     if excluded - liars:
-        stderr.print(f"honest but quarantined: {', '.join(sorted(excluded - liars))}")
+        stderr.print(f"honest but quarantined: {', '.join(sorted(excluded - liars))}", markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from matl.aggregators import AGGREGATORS, Aggregator
 from matl.attacks import ATTACKS, Attack
-from matl.errors import BoundError, InvalidValueError
+from matl.errors import BoundError, InvalidValueError, StateError
 from matl.learning.datasets import Dataset, Source
 from matl.learning.oracle import RootOracle
 from matl.learning.partition import PARTITIONS, DirichletPartition, FederatedData, Partition
@@ -50,7 +50,7 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
     recipe = config.local.build()
     task = parts.get("task") or _task(config.task, data)
     oracle = RootOracle(task, data.root, recipe)
-    mode = parts.get("mode") or _mode(config, population, oracle)
+    mode = _checked(parts["mode"]) if parts.get("mode") is not None else _mode(config, population, oracle)
     workload = TrainingWorkload(
         mode=mode,
         layout=task.layout,
@@ -60,6 +60,13 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         max_norm=config.max_norm,
         config_digest=config.digest,
     )
+    try:
+        _ = mode.digest  # every checkpoint names it: a mode that has none must fail before anything is written
+    except StateError as error:
+        raise InvalidValueError(
+            f"the parameters of {type(mode).__name__} are not plain data and have no digest: {error}; "
+            "use numbers, text, lists, dicts or arrays"
+        ) from error
     return Simulation(
         population=population,
         task=task,
@@ -113,6 +120,17 @@ def _mode(config: RunConfig, population: Population, oracle: Oracle) -> Mode:
     return MODES.create(spec, **({"oracle": oracle} if "oracle" in wanted else {}))
 
 
+def _checked(mode: Any) -> Mode:
+    """A judge that was given as an object."""
+    if not hasattr(mode, "judge"):
+        name = type(mode).__name__
+        advice = f"; wrap it: mode=Plain({name}(...))" if hasattr(mode, "aggregate") else ""
+        kind = "aggregator" if hasattr(mode, "aggregate") else "object"
+        raise InvalidValueError(f"expected a mode by name or with a method judge(), got the {kind} {name}{advice}")
+    judge: Mode = mode
+    return judge
+
+
 def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle) -> Mode:
     """A baseline: the rule is told the true number of malicious clients, and 1 where nobody attacks."""
     rule: Aggregator = AGGREGATORS.create(config.aggregator if config.aggregator is not None else "mean")
@@ -126,5 +144,11 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
         raise BoundError(
             f"{config.label} with {cohort} clients in a round tolerates at most {rule.max_f(cohort)} malicious ones, "
             f"got f={f}; lower byzantine, take part with more clients, or choose another rule"
+        )
+    m = getattr(getattr(rule, "rule", rule), "m", None)  # also of the rule that nnm mixes for
+    if m is not None and m > cohort:
+        raise BoundError(
+            f"{config.label} averages m={m} updates, but only {cohort} clients take part in a round; "
+            f"use m <= {cohort}, or take part with more clients"
         )
     return Plain(rule, bound=bound, oracle=oracle if rule.needs_root else None)

@@ -29,14 +29,14 @@ from matl.simulation.scoring import RoundRecord, RoundReport
 from matl.state import State, pack, unpack
 from matl.workloads import TrainingWorkload
 
-__all__ = ["RunDirectory", "open_new"]
+__all__ = ["RunDirectory", "open_new", "refuse_other_kind"]
 
 _ROUND_COLUMNS = [item.name for item in fields(RoundRecord)]
 _VERDICT_COLUMNS = ["round", "client", "status", "weight", "reason"]
 
 
 # The file whose presence says what a folder holds.
-_MARKS = {"config.toml": "run", "compare.toml": "comparison"}
+_MARKS = {"config.toml": ("run", "matl run"), "compare.toml": ("comparison", "matl compare")}
 
 
 def open_new(path: Path) -> None:
@@ -50,9 +50,25 @@ def open_new(path: Path) -> None:
         It cannot be created.
     """
     make_directory(path)
-    for mark, kind in _MARKS.items():
+    for mark, (kind, command) in _MARKS.items():
         if (path / mark).exists():
-            raise StateError(f"{path} already holds a {kind}; go on with --resume {path}, or choose another --out")
+            raise StateError(
+                f"{path} already holds a {kind}; go on with {command} --resume {path}, or choose another --out"
+            )
+
+
+def refuse_other_kind(path: Path, expected: str) -> None:
+    """Refuse a folder that holds the other kind of work than the one whose mark is ``expected``.
+
+    Raises
+    ------
+    StateError
+        It holds a run where a comparison is expected, or a comparison where a run is.
+    """
+    for mark, (kind, command) in _MARKS.items():
+        if mark != expected and (path / mark).is_file() and not (path / expected).is_file():
+            wanted = _MARKS[expected][0]
+            raise StateError(f"{path} holds a {kind}, not a {wanted}; go on with {command} --resume {path}")
 
 
 class RunDirectory:
@@ -166,6 +182,7 @@ class RunDirectory:
         return content
 
     def _require_run(self) -> None:
+        refuse_other_kind(self.path, "config.toml")
         if not (self.path / "config.toml").is_file():
             raise StateError(f"{self.path} holds no run (no config.toml); start one without --resume")
 
@@ -220,8 +237,8 @@ def _csv(rows: Iterable[list[str]]) -> str:
     return buffer.getvalue()
 
 
-def _cell(value: float | None) -> str:
-    """A number that reads back as itself (also from NumPy, whose repr names the type); nothing for nothing."""
+def _cell(value: float | str | None) -> str:
+    """Text, or a number that reads back as itself (also from NumPy, whose repr names the type); nothing for nothing."""
     return "" if value is None else str(value)
 
 

@@ -97,7 +97,7 @@ class Simulation:
         outcome, after = self.workload.reduce(cohort, state["workload"])
         rows = _rows(outcome, accepted, rejections, state["statuses"])
         record = self._record(spec.round, rows, outcome, after["params"], time.perf_counter() - started)
-        _publish(sink, spec, rows, state["statuses"], record, outcome.failure)
+        _publish(sink, spec, rows, state["statuses"], record)
         new_state = {
             **state,
             "workload": after,
@@ -105,7 +105,7 @@ class Simulation:
             "statuses": {**state["statuses"], **{row.client: row.status.value for row in rows}},
             "weights": {**state["weights"], **{row.client: row.weight for row in rows}},
         }
-        return RoundReport(record, rows, outcome.failure), new_state
+        return RoundReport(record, rows), new_state
 
     @cached_property
     def _pool(self) -> list[int]:
@@ -196,6 +196,7 @@ class Simulation:
             false_positive_rate=share(excluded, honest) if names else None,
             aggregate_norm=0.0 if outcome.judgement is None else _norm(outcome.judgement.aggregate),
             seconds=seconds,
+            failure=outcome.failure,
         )
 
     @cached_property
@@ -229,12 +230,7 @@ def _rows(
 
 
 def _publish(
-    sink: EventSink,
-    spec: RoundSpec,
-    rows: tuple[VerdictRow, ...],
-    before: dict[str, str],
-    record: RoundRecord,
-    failure: str,
+    sink: EventSink, spec: RoundSpec, rows: tuple[VerdictRow, ...], before: dict[str, str], record: RoundRecord
 ) -> None:
     def tell(kind: str, data: dict[str, Any]) -> None:
         sink(Event(kind, spec.run, spec.round, data))
@@ -247,6 +243,6 @@ def _publish(
             tell("client_quarantined", {"client": row.client, "reason": row.reason})
         elif row.status is not Status.QUARANTINED and held:
             tell("client_released", {"client": row.client})
-    if failure:
-        tell("round_failed", {"reason": failure})
+    if record.failure:
+        tell("round_failed", {"reason": record.failure})
     tell("round_committed", asdict(record))

@@ -25,7 +25,12 @@ def as_source(dataset: str | Source | Dataset | tuple[Any, Any]) -> Source:
         return dataset
     if isinstance(dataset, Dataset):
         return Source(dataset)
-    X, y = (np.asarray(part) for part in dataset)
+    given: Any = dataset  # what a caller passes need not be what the signature says
+    if not (isinstance(given, tuple | list) and len(given) == 2):
+        raise InvalidValueError(
+            f"expected dataset as a name, Source, Dataset, FederatedData or arrays (X, y), got a {type(given).__name__}"
+        )
+    X, y = (np.asarray(part) for part in given)
     if y.dtype.kind not in "biuf" or y.ndim != 1 or not y.size or (y % 1 != 0).any():
         raise InvalidValueError(
             f"expected (X, y) with one whole-number label 0 .. K - 1 per sample, got y of shape {y.shape} and {y.dtype}"
@@ -61,12 +66,19 @@ def federate(
     seed : int
         Source of all randomness.
 
+    Raises
+    ------
+    InvalidValueError
+        A number is not a whole one or too small, or the data is not what it should be or not enough.
+
     Examples
     --------
     >>> data = federate("synthetic", clients=10, seed=1)
     >>> len(data.clients), len(data.root), len(data.test)
     (10, 100, 800)
     """
+    validate.whole(1, clients=clients, root_size=root_size)
+    validate.whole(0, seed=seed)
     return split_federation(
         as_source(dataset),
         clients=clients,

@@ -80,6 +80,16 @@ class RunResult:
     seconds: float = 0.0
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def failures(self) -> list[str]:
+        """Why rounds failed, one reason for each that did, in order."""
+        return [row["failure"] for row in self.history if row.get("failure")]
+
+    @property
+    def failed_rounds(self) -> int:
+        """How many rounds failed; each left the model as it was."""
+        return len(self.failures)
+
     def as_dict(self) -> dict[str, Any]:
         """The object of ``result.json``; everything but ``seconds`` and ``peak_memory_mib`` is reproducible."""
         settings = dict(self.settings)
@@ -90,6 +100,8 @@ class RunResult:
             "simulation": True,
             **{key: settings.get(key) for key in ("dataset", "attack", "alpha", "seed")},
             "rounds": len(self.history),
+            "failed_rounds": self.failed_rounds,
+            "last_failure": self.failures[-1] if self.failures else "",
             "clients": self.clients,
             "malicious": len(self.malicious),
             "gives_verdicts": self.gives_verdicts,
@@ -150,7 +162,7 @@ def summarise(
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Versions and, in a git checkout, the commit that ran."""
+    """Versions and, in a git checkout, the commit that ran and whether its files had been changed."""
     packages = ("matl", "numpy", "scikit-learn")
     versions = {"python": platform.python_version()}
     for package in packages:
@@ -158,7 +170,7 @@ def provenance() -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
-    return {"versions": versions, "commit": _commit()}
+    return {"versions": versions, "commit": _git("rev-parse", "HEAD"), "dirty": _dirty()}
 
 
 def peak_memory_mib() -> float:
@@ -167,13 +179,20 @@ def peak_memory_mib() -> float:
     return round(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), 1)
 
 
-def _commit() -> str | None:
+def _dirty() -> bool | None:
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return None if changes is None else bool(changes)
+
+
+def _git(*command: str) -> str | None:
+    """What git says about the checkout this file lies in; ``None`` without one, or without git."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", "-C", str(root), "rev-parse", "HEAD"],  # noqa: S607 - whichever git the user has
+            # Without locks it writes nothing, not even its own index.
+            ["git", "--no-optional-locks", "-C", str(root), *command],  # noqa: S607 - whichever git the user has
             capture_output=True,
             text=True,
             timeout=10,

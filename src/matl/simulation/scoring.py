@@ -43,6 +43,8 @@ class RoundRecord:
         L2 norm of the aggregate; 0 if the round failed.
     seconds : float
         Wall time of the round.
+    failure : str
+        Why the round failed, in words; empty if it did not.
     """
 
     round: int
@@ -56,15 +58,15 @@ class RoundRecord:
     false_positive_rate: float | None
     aggregate_norm: float
     seconds: float
+    failure: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class RoundReport:
-    """One round: its figures, a row per participant, and why it failed if it did."""
+    """One round: its figures, and a row per participant."""
 
     record: RoundRecord
     verdicts: tuple[VerdictRow, ...]
-    failure: str = ""
 
 
 def share(members: Collection[str], group: Collection[str]) -> float | None:

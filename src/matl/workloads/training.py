@@ -18,7 +18,7 @@ from matl.learning.server import ServerOptimizer, ServerSGD
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout, values_hash
 from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
-from matl.screening import Verifier, screen_envelope, screen_values
+from matl.screening import Verifier, largest_payload, screen_envelope, screen_values
 from matl.state import State
 
 __all__ = ["Accepted", "Outcome", "TrainingWorkload"]
@@ -26,7 +26,7 @@ __all__ = ["Accepted", "Outcome", "TrainingWorkload"]
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A screened update: the message and its values as a row (d,) of the cohort."""
+    """A screened update: the message without its payload, and its values as a row (d,) of the cohort."""
 
     update: Update
     row: Float32
@@ -126,11 +126,13 @@ class TrainingWorkload:
     ) -> Accepted | Rejection:
         """Check one message; ``seen`` holds the clients accepted so far in this round."""
         hashes = {int(version): value for version, value in state["model_hashes"].items()}
-        rejection = screen_envelope(update, spec, model_hashes=hashes, seen=seen, verify=verify)
+        limit = largest_payload(self.layout)
+        rejection = screen_envelope(update, spec, model_hashes=hashes, seen=seen, verify=verify, max_bytes=limit)
         if rejection is not None:
             return rejection
         row = screen_values(update, spec, self.layout)
-        return row if isinstance(row, Rejection) else Accepted(update, row)
+        # The row holds all that the payload said: keeping both would double the memory of a round.
+        return row if isinstance(row, Rejection) else Accepted(replace(update, payload=()), row)
 
     def cohort(self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty."""

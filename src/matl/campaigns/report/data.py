@@ -185,6 +185,8 @@ class Entry:
     seconds: float | None
     bound: float | None
     outside_bound: bool
+    failed_rounds: int
+    last_failure: str
     run: Run | None
 
     @property

@@ -29,6 +29,7 @@ def header(report: Report, sections: Sequence[Section]) -> Markup:
         tag("h1", headline(report)),
         tag("p", _sentence(report), class_="lede"),
         _figures(report),
+        *_failures(report),
         *_outside_bound(report),
         tag(
             "p",
@@ -141,6 +142,20 @@ def _caught_sentence(entry: Entry, report: Report) -> str:
     ]
     caught = f"quarantined {' and '.join(parts)} clients; " if parts else ""
     return f"{words(entry.label)} {caught}accuracy {percent(entry.accuracy)}, {_against(entry, report.ceiling)}."
+
+
+def _failures(report: Report) -> Iterable[Markup]:
+    rounds = report.fact("rounds")
+    for entry in report.entries:
+        if entry.failed_rounds:
+            count = f"{entry.failed_rounds:,} of {rounds:,}" if isinstance(rounds, int) else f"{entry.failed_rounds:,}"
+            reason = f" The last time: {entry.last_failure}." if entry.last_failure else ""
+            yield tag(
+                "p",
+                tag("b", "Failed rounds: "),
+                f"{count} rounds of {words(entry.label)} failed and left the model as it was.{reason}",
+                class_="note warn",
+            )
 
 
 def _outside_bound(report: Report) -> Iterable[Markup]:

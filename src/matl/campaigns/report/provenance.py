@@ -54,7 +54,9 @@ def _command(report: Report) -> str:
 
 
 def _facts(report: Report) -> Markup:
-    rows = [(name, report.fact(name)) for name in ("seed", "commit")]
+    changed = ", with uncommitted changes" if report.fact("dirty") is True else ""
+    commit = report.fact("commit")
+    rows = [("seed", report.fact("seed")), ("commit", commit if commit is None else f"{commit}{changed}")]
     seconds = [entry.seconds for entry in report.entries if entry.seconds is not None]
     if seconds:
         rows.append(("wall time" if len(seconds) == 1 else "wall time, all rules", duration(sum(seconds))))

@@ -93,6 +93,8 @@ def _entry(row: Mapping[str, Any], run: Run | None) -> Entry:
         seconds=_number(row, "seconds"),
         bound=_number(row, "bound"),
         outside_bound=row.get("outside_bound") is True,
+        failed_rounds=int(_number(row, "failed_rounds") or 0),
+        last_failure=str(row.get("last_failure", "")),
         run=run,
     )
 
@@ -135,6 +137,7 @@ def _rounds(path: Path) -> Rounds | None:
     if columns is None:
         return None
     index = _integers(path, "round", columns.pop("round"))
+    columns.pop("failure", None)  # text; the result has its summary
     return Rounds(index, {name: _floats(path, name, values) for name, values in columns.items()})
 
 
