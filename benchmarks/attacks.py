@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import SEEDS, cell, run, write
+from common import SEEDS, cells, headings, markdown, run, write
 from sklearn.datasets import load_breast_cancer, load_iris
 
 # What, the configuration keys that say it, and at which share of malicious clients.
@@ -58,13 +58,13 @@ def prepared(settings: dict[str, Any]) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> str:
     """A line per case: means and sums over the seeds."""
-    lines = ["| case | ceiling | " + " | ".join(MODES) + " |", "|---|---|" + "---|" * len(MODES)]
+    lines = []
     for case in CASES:
         picked = [row for row in rows if row["case"] == case]
         ceiling = statistics.fmean(row["ceiling"] for row in picked if row["ceiling"] is not None)
-        cells = [cell([row for row in picked if row["rule"] == mode]) for mode in MODES]
-        lines.append(f"| {case} | {ceiling:.1%} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        shown = [text for mode in MODES for text in cells([row for row in picked if row["rule"] == mode])]
+        lines.append([case, f"{ceiling:.1%}", *shown])
+    return markdown(["case", "ceiling", *headings(MODES, rows)], lines)
 
 
 def main() -> None:
@@ -73,10 +73,10 @@ def main() -> None:
     for case, settings in CASES.items():
         for mode, name in MODES.items():
             rows += [run(case, mode, seed, ceiling=mode == "FedAvg", mode=name, **prepared(settings)) for seed in SEEDS]
-            print(f"{case} {mode}: {cell(rows[-len(SEEDS) :])}", file=sys.stderr, flush=True)
+            print(f"{case} {mode}: {' '.join(cells(rows[-len(SEEDS) :]))}", file=sys.stderr, flush=True)
     remarks = (
         f"Mean accuracy, and clients summed, over seeds {', '.join(map(str, SEEDS))}; digits, 50 clients, alpha 0.5, "
-        "30 rounds unless said otherwise. *At most* is the largest number accused on one seed."
+        "30 rounds unless said otherwise. *Max* is the largest number accused on one seed."
     )
     out = Path(__file__).parent / "results" / "attacks"
     print(write(out, table(rows), remarks, rows, time.perf_counter() - started))

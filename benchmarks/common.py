@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,26 @@ def run(case: str, rule: str, seed: int, *, ceiling: bool, **settings: Any) -> d
     }
 
 
-def cell(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean accuracy of some rows, and how many clients were caught and accused in all of them."""
-    text = f"{statistics.fmean(row['accuracy'] for row in rows):.1%}"
+def headings(rules: Mapping[str, object], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Column names for some rules: the accuracy, and for rules that give verdicts who was caught and accused."""
+    judges = {row["rule"] for row in rows if row["accused"] is not None}
+    return [name for rule in rules for name in ([rule, "caught", "accused"] if rule in judges else [rule])]
+
+
+def cells(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Mean accuracy of some rows of one rule and, if it gives verdicts, how many were caught and accused in all."""
+    accuracy = f"{statistics.fmean(row['accuracy'] for row in rows):.1%}" + (" *" if rows[0]["outside_bound"] else "")
     if rows[0]["accused"] is None:
-        return text
-    caught, malicious, accused, honest = (
-        sum(row[k] for row in rows) for k in ("caught", "malicious", "accused", "honest")
-    )
-    words = f"{caught}/{malicious} caught, " if malicious else ""
-    worst = f", at most {max(row['accused'] for row in rows)}" if len(rows) > 1 and accused else ""
-    return f"{text} ({words}{accused}/{honest} accused{worst})" + (" *" if rows[0]["outside_bound"] else "")
+        return [accuracy]
+    totals = {key: sum(row[key] for row in rows) for key in ("caught", "malicious", "accused", "honest")}
+    caught = f"{totals['caught']}/{totals['malicious']}" if totals["malicious"] else "-"
+    most = f" (max {max(row['accused'] for row in rows)})" if len(rows) > 1 and totals["accused"] else ""
+    return [accuracy, caught, f"{totals['accused']}/{totals['honest']}{most}"]
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
 def write(out: Path, table: str, remarks: str, rows: list[dict[str, Any]], seconds: float) -> str:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import SEEDS, cell, run, write
+from common import SEEDS, cells, headings, markdown, run, write
 
 RULES: dict[str, dict[str, Any]] = {
     "FedAvg": {"mode": "plain"},
@@ -28,13 +28,13 @@ RULES: dict[str, dict[str, Any]] = {
 def table(rows: list[dict[str, Any]]) -> str:
     """A line per seed, then the mean over all of them."""
     seeds = list(dict.fromkeys(row["seed"] for row in rows))
-    lines = ["| seed | ceiling | " + " | ".join(RULES) + " |", "|---|---|" + "---|" * len(RULES)]
+    lines = []
     for name, chosen in [*((str(seed), [seed]) for seed in seeds), ("**all**", seeds)]:
         picked = [row for row in rows if row["seed"] in chosen]
         ceilings = [row["ceiling"] for row in picked if row["ceiling"] is not None]
-        cells = [cell([row for row in picked if row["rule"] == rule]) for rule in RULES]
-        lines.append(f"| {name} | {sum(ceilings) / len(ceilings):.1%} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        shown = [text for rule in RULES for text in cells([row for row in picked if row["rule"] == rule])]
+        lines.append([name, f"{sum(ceilings) / len(ceilings):.1%}", *shown])
+    return markdown(["seed", "ceiling", *headings(RULES, rows)], lines)
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
         for seed in given["seeds"]:
             for rule, choice in RULES.items():
                 rows.append(run(attack, rule, seed, ceiling=rule == "FedAvg", attack=attack, **choice, **settings))
-                print(f"{attack} seed {seed} {rule}: {cell(rows[-1:])}", file=sys.stderr, flush=True)
+                print(f"{attack} seed {seed} {rule}: {' '.join(cells(rows[-1:]))}", file=sys.stderr, flush=True)
     tables = [
         f"**attack: {attack}**\n\n{table([row for row in rows if row['case'] == attack])}"
         for attack in (given["attack"], "none")

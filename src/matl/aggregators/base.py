@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeAlias
@@ -93,7 +94,7 @@ class Aggregator(Protocol):
 AGGREGATORS: Registry[Aggregator] = Registry("aggregator")
 
 
-class Rule:
+class Rule(ABC):
     """Shared behaviour of stateless rules: checks, the bound, and ``rule(X)``.
 
     A subclass implements `combine` for a checked matrix and sets `max_f`; it has a field ``f`` if it needs one, where
@@ -161,9 +162,9 @@ class Rule:
         """Largest f for which the rule is defined with n rows."""
         return n - 1
 
+    @abstractmethod
     def combine(self, X: UpdateMatrix, f: int, context: Context) -> Result:
         """Aggregate a checked matrix with a tolerable f."""
-        raise NotImplementedError
 
 
 # Columns checked at a time: a block of 100 clients stays in the second-level cache.
