@@ -45,10 +45,11 @@ def main() -> None:
     parser.add_argument("--byzantine", type=float, default=0.4)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--alpha", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "main_job")
     given = vars(parser.parse_args())
-    settings = {key: given[key] for key in ("dataset", "byzantine", "clients", "alpha")}
+    settings = {key: given[key] for key in ("dataset", "byzantine", "clients", "alpha", "rounds")}
     rows, started = [], time.perf_counter()
     for attack in (given["attack"], "none"):
         for seed in given["seeds"]:
@@ -59,7 +60,7 @@ def main() -> None:
         f"**attack: {attack}**\n\n{table([row for row in rows if row['case'] == attack])}"
         for attack in (given["attack"], "none")
     ]
-    remarks = f"{', '.join(f'{key} {value}' for key, value in settings.items())}, 30 rounds."
+    remarks = f"{', '.join(f'{key} {value}' for key, value in settings.items())}."
     print(write(given["out"], "\n\n".join(tables), remarks, rows, time.perf_counter() - started))
 
 

@@ -1,6 +1,9 @@
-"""Judge matrices of updates of your own: one row per client, no data set and no federation needed."""
+"""Judge matrices of updates of your own: one row per client, no data set and no simulation needed."""
 
+# --8<-- [start:example]
 import numpy as np
+
+import matl
 
 rng = np.random.default_rng(0)
 direction = rng.normal(size=200)
@@ -8,9 +11,6 @@ honest = rng.normal(size=(20, 200))  # what is particular to each client's data
 updates = [direction + honest + rng.normal(size=(20, 200)) for _ in range(4)]  # four rounds of twenty clients
 for X in updates:
     X[[3, 7, 11]] *= -1  # three of which say the opposite
-
-# --8<-- [start:example]
-import matl  # noqa: E402
 
 mode = matl.Mode0()
 state = mode.init(matl.ParamLayout.of([updates[0][0]]))

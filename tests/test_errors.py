@@ -19,6 +19,7 @@ ONE_OF_EACH = [
     errors.MissingExtraError("scikit-learn", extra="sim"),
     errors.StateError("state"),
     errors.StorageError("disk"),
+    errors.UndecidedError("no yardstick"),
     errors.RunInterrupted("stopped", directory="runs/a"),
 ]
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matl import aggregators, attacks
     from matl.learning.datasets import Dataset
-    from matl.learning.local import LocalTraining
+    from matl.learning.local import LocalTraining, train_locally
     from matl.learning.oracle import RootOracle
     from matl.learning.partition import FederatedData
     from matl.learning.tasks import MLPTask, SoftmaxTask
@@ -49,6 +49,7 @@ _HOMES = {
     "Verdict": "matl.records",
     "federate": "matl.simulation",
     "simulate": "matl.simulation",
+    "train_locally": "matl.learning.local",
 }
 _ROOMS = ("aggregators", "attacks")
 
@@ -73,6 +74,7 @@ __all__ = [
     "attacks",
     "federate",
     "simulate",
+    "train_locally",
 ]
 
 

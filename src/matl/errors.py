@@ -14,6 +14,7 @@
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── StateError                         a checkpoint or state cannot be read or does not fit
     ├── StorageError (OSError)             a file cannot be written
+    ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
 A message says what was wrong, the value seen, the value allowed and what to do.
@@ -39,6 +40,7 @@ __all__ = [
     "RunInterrupted",
     "StateError",
     "StorageError",
+    "UndecidedError",
     "UnknownNameError",
     "nearest",
 ]
@@ -133,6 +135,10 @@ class StateError(MatlError):
 
 class StorageError(MatlError, OSError):
     """A file cannot be written."""
+
+
+class UndecidedError(MatlError):
+    """A judge cannot decide a round. The round fails with this reason, and the run goes on."""
 
 
 class RunInterrupted(MatlError):  # noqa: N818 - the word says what happened; nothing went wrong

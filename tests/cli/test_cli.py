@@ -383,7 +383,8 @@ def test_an_interrupted_command_says_how_to_go_on(run, monkeypatch):
         raise RunInterrupted("stopped after round 1 of 2", directory="the folder")
 
     monkeypatch.setattr(RUN, "run_with_ceiling", stopped)
-    refused(run("run", *FEDERATION), ExitCode.INTERRUPTED, "stopped after round 1 of 2; go on with --resume the folder")
+    hint = "stopped after round 1 of 2; go on with: matl run --resume the folder"
+    refused(run("run", *FEDERATION), ExitCode.INTERRUPTED, hint)
 
 
 def test_an_interruption_before_there_is_a_folder_gives_no_advice(run, monkeypatch):

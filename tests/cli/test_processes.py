@@ -91,7 +91,7 @@ def test_an_interrupted_run_finishes_its_round_and_goes_on_to_the_same_end(whole
     assert stopped.returncode == ExitCode.INTERRUPTED
     assert stopped.stdout == ""
     assert "finishing the round, then stopping" in stopped.stderr
-    assert f"go on with --resume {tmp_path / 'run'}\n" in stopped.stderr
+    assert f"go on with: matl run --resume {tmp_path / 'run'}\n" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (tmp_path / "run" / "result.json").exists()
     resumed = matl("run", "--resume", tmp_path / "run", "--json")

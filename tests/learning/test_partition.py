@@ -128,3 +128,10 @@ def test_splits_that_cannot_be(root_size, clients, message):
             root_size=root_size,
             rng=np.random.default_rng(0),
         )
+
+
+def test_labels_with_a_gap_are_told_so():
+    y = np.repeat([1, 2], 50)
+    source = Source(Dataset("gap", np.zeros((100, 2), np.float32), y.astype(np.int64), 3))
+    with pytest.raises(InvalidValueError, match="class 0 has no samples; labels must be 0 to 2"):
+        split_federation(source, clients=2, partition=IidPartition(), root_size=6, rng=np.random.default_rng(0))

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from matl.errors import InvalidValueError, StateError
+from matl.errors import InvalidValueError, StateError, UndecidedError
 from matl.learning.datasets import Dataset
 from matl.learning.local import LocalTraining, train_locally
 from matl.learning.oracle import RootOracle
@@ -366,3 +366,12 @@ def test_a_client_that_says_nothing_has_not_turned():
         judgement, state = mode.judge(cohort_of(updates, params, number), state)
         assert judgement.verdicts[0].status != Status.QUARANTINED
         assert ("turn" in judgement.verdicts[0].evidence) == (4 <= number < 6)
+
+
+def test_without_a_yardstick_the_judge_decides_nothing():
+    mode, clients = world()
+    params = np.zeros(TASK.layout.size, np.float32)
+    state = mode.init(ParamLayout.of([params]))
+    diverged = np.full_like(params, 3e38)
+    with pytest.raises(UndecidedError, match="standardise the features"), np.errstate(all="ignore"):
+        mode.judge(cohort_of(train(clients, params, 0), diverged, 0), state)

@@ -31,6 +31,9 @@ class Odd(Rule):
 
     names: frozenset[str] = frozenset("ab")
 
+    def combine(self, X, f, context):
+        raise AssertionError("it is refused before it is asked")
+
 
 TINY = {"task": "softmax", "clients": 8, "byzantine": 0.375, "rounds": 2, "root_size": 12, "seed": 1}
 

@@ -48,7 +48,7 @@ def after(rounds):
 def stopped(simulation, tmp_path):
     """A run that was stopped after two of its four rounds."""
     out = tmp_path / "stopped"
-    with pytest.raises(RunInterrupted, match="stopped after round 2 of 4") as caught:
+    with pytest.raises(RunInterrupted, match="stopped in mode0 after round 2 of 4") as caught:
         execute(simulation, CONFIG, name="mode0", out=out, stop=after(2))
     assert caught.value.directory == str(out)
     return out

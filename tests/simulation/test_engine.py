@@ -374,3 +374,21 @@ def test_what_clients_sent_is_let_go_before_the_judge_works(monkeypatch):
     monkeypatch.setattr(Simulation, "_train", train)
     play(simulation(mode=Watching([set()] * 3)))
     assert left == [None] * 3
+
+
+def test_an_attack_that_returns_the_wrong_shape_is_told_so():
+    class OneRow(Attack):
+        def craft(self, view, rng):
+            return view.own[0]
+
+    with pytest.raises(InvalidValueError, match=r"OneRow.craft must return one row per malicious client"):
+        play(simulation(OneRow(), rounds=1))
+
+
+def test_training_that_diverges_fails_the_rounds_and_says_what_to_do():
+    rng = np.random.default_rng(0)
+    y = rng.integers(3, size=300)
+    X = 1e6 * (rng.normal(size=(300, 5)) + np.eye(3, 5)[y])
+    result = matl.simulate(dataset=(X, y), clients=6, root_size=12, rounds=2, seed=1, attack="none", mode="mode1")
+    assert result.failed_rounds == 2
+    assert any(words in result.history[-1]["failure"] for words in ("diverged", "no update passed screening"))

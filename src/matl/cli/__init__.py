@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,12 +48,17 @@ def _options(
     """The trust layer for federated learning: judge every update, name who lied and why."""
 
 
+def _resume_command(directory: Path) -> str:
+    command = "compare" if (directory / "compare.toml").is_file() else "run"
+    return f"matl {command} --resume {directory}"
+
+
 def main() -> None:
     """Entry point: run a command; turn MATL's errors into one message and an exit code."""
     try:
         app()
     except RunInterrupted as error:
-        advice = f"; go on with --resume {error.directory}" if error.directory is not None else ""
+        advice = f"; go on with: {_resume_command(Path(error.directory))}" if error.directory is not None else ""
         stderr.print(f"{error}{advice}", markup=False, soft_wrap=True)
         sys.exit(ExitCode.INTERRUPTED)
     except MatlError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -190,7 +191,9 @@ def _download_mnist(fetch: Callable[..., Any] | None = None) -> None:
     """Fetch MNIST through scikit-learn's OpenML loader and store it as IDX files in the cache folder."""
     folder = cache_directory() / "mnist"
     try:
-        bunch = (fetch or _sklearn_datasets().fetch_openml)(data_id=_OPENML_ID, as_frame=False, parser="liac-arff")
+        with warnings.catch_warnings():  # of a retry; what comes of it is said below
+            warnings.simplefilter("ignore", UserWarning)
+            bunch = (fetch or _sklearn_datasets().fetch_openml)(data_id=_OPENML_ID, as_frame=False, parser="liac-arff")
     # no network, refused, cut off, or an answer that is not the data set
     except (OSError, ValueError, EOFError, zlib.error, HTTPException) as error:
         raise DataNotFoundError(

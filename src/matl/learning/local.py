@@ -91,7 +91,9 @@ def train_locally(
     updates = np.empty((len(clients), params.size), np.float32)
     for start in range(0, len(clients), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(clients)))
-        updates[block] = _train_block(task, params, clients[block], recipe, rngs[block])
+        # Training that diverges ends in infinities, which are screened; it needs no warning for every step.
+        with np.errstate(over="ignore", invalid="ignore"):
+            updates[block] = _train_block(task, params, clients[block], recipe, rngs[block])
     return updates
 
 

@@ -149,6 +149,12 @@ def split_federation(
         held_out = _stratified(train.y, classes, [int(c) // 5 for c in train.class_counts()], rng)
         test = train.take(held_out)
         train = train.take(np.setdiff1d(np.arange(len(train)), held_out))
+    empty = np.flatnonzero(train.class_counts() == 0)
+    if len(empty):
+        raise InvalidValueError(
+            f"class {empty[0]} has no samples; labels must be 0 to {classes - 1} without gaps, e.g. "
+            "y = np.unique(y, return_inverse=True)[1]"
+        )
     if train.class_counts().min() <= per_class:
         raise InvalidValueError(
             f"expected more than {per_class} training samples of each class for a root of {root_size}, got "

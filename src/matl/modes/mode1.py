@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from matl import validate
 from matl.aggregators.base import weighted_sum
-from matl.errors import StateError
+from matl.errors import StateError, UndecidedError
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
@@ -187,6 +187,11 @@ class Mode1:
         atoms = self.oracle.atoms(cohort.params, fold)
         mixes = shadow_mixes(self.oracle.num_classes, self.shadows, self.seed)
         simulated = self.oracle.honest(cohort.params, mixes, cohort.seed, 1 - fold)
+        if not (np.isfinite(simulated).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
+            raise UndecidedError(
+                "training on the validator's root data diverged, so there is nothing to compare updates with; "
+                "standardise the features or lower the learning rate"
+            )
         clients, shadows = _view(cohort.X, atoms, sketch), _view(UpdateMatrix(simulated), atoms, sketch)
 
         book = Book.of_state(state["clients"]).begun(cohort.ids)

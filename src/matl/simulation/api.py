@@ -163,7 +163,8 @@ def execute(
     while (done := int(state["workload"]["round"])) < simulation.rounds:
         if stop():
             raise RunInterrupted(
-                f"stopped after round {done} of {simulation.rounds}", directory=str(out) if out is not None else None
+                f"stopped in {name} after round {done} of {simulation.rounds}",
+                directory=str(out) if out is not None else None,
             )
         report, state = next(rounds)
         if directory is not None:

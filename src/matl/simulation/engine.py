@@ -162,7 +162,13 @@ class Simulation:
     def _craft(self, updates: Float32, liars: list[int], acting: Attack, number: int) -> None:
         honest = np.delete(updates, liars, axis=0) if acting.knowledge is Knowledge.OMNISCIENT else None
         view = AttackView(round=number, own=updates[liars], honest=honest, clients=len(updates))
-        updates[liars] = acting.craft(view, stream(self.seed, "attack", number))
+        crafted = np.asarray(acting.craft(view, stream(self.seed, "attack", number)))
+        if crafted.shape != view.own.shape:
+            raise InvalidValueError(
+                f"{type(acting).__name__}.craft must return one row per malicious client, shape {view.own.shape}, got "
+                f"{crafted.shape}"
+            )
+        updates[liars] = crafted
 
     def _message(self, index: int, update: Float32, spec: RoundSpec) -> Update:
         rng = stream(self.seed, "network", spec.round, index)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from matl import validate
-from matl.errors import BoundError
+from matl.errors import BoundError, UndecidedError
 from matl.learning.server import ServerOptimizer, ServerSGD
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout, values_hash
@@ -160,7 +160,7 @@ class TrainingWorkload:
             return self._failed("no update passed screening", version, state)
         try:
             judgement, mode_state = self.mode.judge(cohort, state["mode"])
-        except BoundError as error:  # too few updates arrived for the rule
+        except (BoundError, UndecidedError) as error:  # too few updates for the rule, or a judge without a yardstick
             return self._failed(str(error), version, state)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
             params, optimizer_state = self.optimizer.step(state["params"], judgement.aggregate, state["optimizer"])
