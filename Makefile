@@ -9,11 +9,12 @@ ARGS   ?=
 export NO_MKDOCS_2_WARNING := 1
 
 BIN := $(VENV)/bin
+FLOWER_VENV := .venv-flower
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv docs docs-serve check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-simulate gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,7 +22,7 @@ help: ## List the targets
 run: $(VENV)/.run ## Train among lying clients under five rules side by side, and write a report under runs/
 	@$(BIN)/matl compare $(ARGS)
 
-test: $(VENV)/.dev ## Run every test and doctest; fails below 95 % coverage
+test: $(VENV)/.dev ## Run every test and doctest; fails below 95 % coverage. Without torch it names the tests that wait for it
 	@$(BIN)/python -m pytest --cov $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and that no import runs upward
@@ -36,22 +37,30 @@ format: $(VENV)/.dev ## Format the code and mend what the linter can
 
 venv: $(VENV)/.dev ## Install the development environment alone
 
-docs: $(VENV)/.dev ## Build the documentation into site/; a warning is an error
+venv-all: $(VENV)/.all ## Install the development environment with every extra, torch among them
+
+docs: $(VENV)/.all ## Build the documentation into site/ and run its notebooks; a warning is an error
 	@$(BIN)/mkdocs build --strict
 
-docs-serve: $(VENV)/.dev ## Serve the documentation on this machine and rebuild it on every change
-	@$(BIN)/mkdocs serve
+docs-serve: $(VENV)/.all ## Serve the documentation on this machine and rebuild it on every change; notebooks are not run
+	@MATL_RUN_NOTEBOOKS=false $(BIN)/mkdocs serve
+
+bench-simulate: $(VENV)/.run $(FLOWER_VENV)/.installed ## Compare speed and memory with Flower's simulation of the same task; takes minutes
+	@$(BIN)/python benchmarks/simulation_speed.py --flower $(FLOWER_VENV)/bin/python $(ARGS)
+
+gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md
+	@$(BIN)/python benchmarks/gpu_report.py
 
 check-container: ## Try the Containerfile's steps that need no container engine
 	@$(PYTHON) .ci/check_container.py
 
 clean: ## Remove environments, caches and build products; runs/ is kept
-	rm -rf $(VENV) build dist site htmlcov .coverage .coverage.* .hypothesis
+	rm -rf $(VENV) $(FLOWER_VENV) build dist site htmlcov .coverage .coverage.* .hypothesis
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Two stamps, because the demo needs a fraction of what development needs. Both installs are editable, so only a
-# change of the dependencies makes them stale.
+# Three stamps: the demo needs a fraction of what development needs, and development little of what every extra is.
+# All installs are editable, so only a change of the dependencies makes them stale.
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing MATL and what the demo needs into $(VENV) (once) ..."
@@ -62,6 +71,19 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing the development environment into $(VENV) (once) ..."
 	@$(PIP) install --constraint constraints.txt --editable ".[dev]"
 	@touch $(VENV)/.run $@
+
+$(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/pip
+	@echo "Installing the development environment and every extra into $(VENV) (once) ..."
+	@$(PIP) install --constraint constraints.txt --editable ".[dev,all]"
+	@touch $(VENV)/.run $(VENV)/.dev $@
+
+# Flower pins other versions of what MATL uses, so it gets an environment of its own, with MATL's code in it.
+$(FLOWER_VENV)/.installed: pyproject.toml benchmarks/flower/requirements.txt
+	@echo "Installing Flower and MATL into $(FLOWER_VENV) (once) ..."
+	@$(PYTHON) -m venv --clear $(FLOWER_VENV)
+	@$(FLOWER_VENV)/bin/python -m pip --quiet --disable-pip-version-check install \
+	    --requirement benchmarks/flower/requirements.txt --editable .
+	@touch $@
 
 $(BIN)/pip:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -62,9 +62,8 @@ def write(out: Path, table: str, remarks: str, rows: list[dict[str, Any]], secon
     origin = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
     commit = (origin["commit"] or "unknown")[:12]
-    text = (
-        f"{table}\n\n{remarks} Commit {commit}; {versions}; {seconds:.0f} s. `*`: outside the mode's declared bound.\n"
-    )
+    note = " `*`: outside the mode's declared bound." if "% *" in table else ""
+    text = f"{table}\n\n{remarks} Commit {commit}; {versions}; {seconds:.0f} s.{note}\n"
     make_directory(out.parent)
     write_atomic(out.with_suffix(".md"), text)
     write_atomic(out.with_suffix(".json"), json.dumps({**origin, "rows": rows}, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""Judge matrices of updates of your own: one row per client, no data set and no simulation needed."""
+"""Judge matrices of updates of your own: one row per client, no simulation needed."""
 
 # --8<-- [start:example]
 import numpy as np
@@ -8,7 +8,7 @@ import matl
 rng = np.random.default_rng(0)
 direction = rng.normal(size=200)
 honest = rng.normal(size=(20, 200))  # what is particular to each client's data
-updates = [direction + honest + rng.normal(size=(20, 200)) for _ in range(4)]  # four rounds of twenty clients
+updates = [direction + honest + rng.normal(size=(20, 200)) for _ in range(4)]  # four rounds
 for X in updates:
     X[[3, 7, 11]] *= -1  # three of which say the opposite
 

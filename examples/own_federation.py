@@ -20,7 +20,8 @@ for number in range(3):
     spec = RoundSpec(run="mine", round=number, model_hash="", layout_hash=task.layout.digest)
     rows, ids, counts = [], [], []
     for index, client in enumerate(data.clients):
-        update = matl.train_locally(task, params, [client], recipe, [np.random.default_rng([number, index])])[0]
+        rng = np.random.default_rng([number, index])
+        update = matl.train_locally(task, params, [client], recipe, [rng])[0]
         if index < 3:
             update = -update  # three clients lie
         message = Update(
@@ -31,9 +32,8 @@ for number in range(3):
             model_hash="",
             payload=task.layout.unflatten(update),
         )
-        row = screen_values(
-            message, spec, task.layout
-        )  # NaN, wrong shapes, wrong names: a Rejection, never an exception
+        # NaN, wrong shapes, wrong names: a Rejection, never an exception.
+        row = screen_values(message, spec, task.layout)
         if isinstance(row, Rejection):
             print(row.client_id, row.reason)
             continue
@@ -42,10 +42,12 @@ for number in range(3):
         counts.append(len(client))
 
     # params: Mode 1 compares with training that starts where the clients started.
-    cohort = matl.Cohort.of(np.stack(rows), params=params, ids=ids, weights=np.array(counts), round=number, seed=number)
+    cohort = matl.Cohort.of(
+        np.stack(rows), params=params, ids=ids, weights=np.array(counts), round=number, seed=number
+    )
     judgement, state = mode.judge(cohort, state)
     params = params + judgement.aggregate
-    saved = states.pack(state)  # bytes for your database; states.unpack(saved) gives the state back
+    saved = states.pack(state)  # bytes for your database; states.unpack gives the state back
     for verdict in judgement.verdicts:
         if verdict.status == "quarantined":
             print(number, verdict.unit, verdict.reason)

@@ -1,4 +1,4 @@
-"""Train on handwritten digits while 40 % of the clients upload the opposite of what they learned."""
+"""Train on digits while 40 % of the clients upload the opposite of what they learned."""
 
 # --8<-- [start:example]
 import matl

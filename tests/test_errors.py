@@ -17,8 +17,11 @@ ONE_OF_EACH = [
     errors.DataNotFoundError("not here"),
     errors.CorruptDataError("damaged"),
     errors.MissingExtraError("scikit-learn", extra="sim"),
+    errors.ContractError("wrong gradient"),
     errors.StateError("state"),
     errors.StorageError("disk"),
+    errors.WorkerLostError("lost twice"),
+    errors.CellsFailedError("2 of 4 cells failed"),
     errors.UndecidedError("no yardstick"),
     errors.RunInterrupted("stopped", directory="runs/a"),
 ]

@@ -44,7 +44,7 @@ def test_names_aliases_and_summaries():
         (AGGREGATORS, "trimed_mean", "trimmed_mean"),
         (DATASETS, "mnits", "mnist"),
         (PARTITIONS, "dirichelt", "dirichlet"),
-        (SERVER_OPTIMIZERS, "fedavg", "fedavgm"),
+        (SERVER_OPTIMIZERS, "fedavgmm", "fedavgm"),
         (TASKS, "soft_max", "softmax"),
     ],
 )

@@ -16,12 +16,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matl import aggregators, attacks
-    from matl.learning.datasets import Dataset
+    from matl import aggregators, attacks, testing
+    from matl.learning.datasets import Dataset, read_csv, read_parquet
     from matl.learning.local import LocalTraining, train_locally
     from matl.learning.oracle import RootOracle
     from matl.learning.partition import FederatedData
-    from matl.learning.tasks import MLPTask, SoftmaxTask
+    from matl.learning.tasks import CNNTask, MLPTask, SklearnTask, SoftmaxTask, Task, TorchTask
     from matl.modes.mode0 import Mode0
     from matl.modes.mode1 import Mode1
     from matl.modes.plain import Plain
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CNNTask": "matl.learning.tasks",
     "Cohort": "matl.records",
     "Dataset": "matl.learning.datasets",
     "FederatedData": "matl.learning.partition",
@@ -44,16 +45,22 @@ _HOMES = {
     "Plain": "matl.modes.plain",
     "RootOracle": "matl.learning.oracle",
     "RunResult": "matl.simulation",
+    "SklearnTask": "matl.learning.tasks",
     "SoftmaxTask": "matl.learning.tasks",
     "Status": "matl.records",
+    "Task": "matl.learning.tasks",
+    "TorchTask": "matl.learning.tasks",
     "Verdict": "matl.records",
     "federate": "matl.simulation",
+    "read_csv": "matl.learning.datasets",
+    "read_parquet": "matl.learning.datasets",
     "simulate": "matl.simulation",
     "train_locally": "matl.learning.local",
 }
-_ROOMS = ("aggregators", "attacks")
+_ROOMS = ("aggregators", "attacks", "testing")
 
 __all__ = [
+    "CNNTask",
     "Cohort",
     "Dataset",
     "FederatedData",
@@ -66,14 +73,20 @@ __all__ = [
     "Plain",
     "RootOracle",
     "RunResult",
+    "SklearnTask",
     "SoftmaxTask",
     "Status",
+    "Task",
+    "TorchTask",
     "Verdict",
     "__version__",
     "aggregators",
     "attacks",
     "federate",
+    "read_csv",
+    "read_parquet",
     "simulate",
+    "testing",
     "train_locally",
 ]
 

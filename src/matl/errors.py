@@ -14,6 +14,9 @@
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── StateError                         a checkpoint or state cannot be read or does not fit
     ├── StorageError (OSError)             a file cannot be written
+    ├── ContractError (AssertionError)     an implementation does not keep what its protocol promises
+    ├── WorkerLostError                    worker processes were lost again and again; the run can be resumed
+    ├── CellsFailedError                   some cells of a sweep failed; the others stand
     ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
@@ -29,7 +32,9 @@ from typing import Any
 
 __all__ = [
     "BoundError",
+    "CellsFailedError",
     "ConfigError",
+    "ContractError",
     "CorruptDataError",
     "DataError",
     "DataNotFoundError",
@@ -42,6 +47,7 @@ __all__ = [
     "StorageError",
     "UndecidedError",
     "UnknownNameError",
+    "WorkerLostError",
     "nearest",
 ]
 
@@ -135,6 +141,18 @@ class StateError(MatlError):
 
 class StorageError(MatlError, OSError):
     """A file cannot be written."""
+
+
+class WorkerLostError(MatlError):
+    """Worker processes ended before their work was done, again and again; the last whole round is checkpointed."""
+
+
+class CellsFailedError(MatlError):
+    """Some cells of a sweep failed; the others have their results."""
+
+
+class ContractError(MatlError, AssertionError):
+    """An implementation does not keep what its protocol promises; raised by the checks of `matl.testing`."""
 
 
 class UndecidedError(MatlError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["Event", "EventSink", "ignore"]
+__all__ = ["Event", "EventSink", "fan_out", "ignore"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,22 @@ class EventSink(Protocol):
 
 def ignore(event: Event) -> None:
     """Drop every event."""
+
+
+def fan_out(*sinks: EventSink) -> EventSink:
+    """Several sinks as one.
+
+    Examples
+    --------
+    >>> seen, counted = [], []
+    >>> sink = fan_out(seen.append, lambda event: counted.append(1))
+    >>> sink(Event("round_committed", run="demo", round=0))
+    >>> len(seen), len(counted)
+    (1, 1)
+    """
+
+    def sink(event: Event) -> None:
+        for one in sinks:
+            one(event)
+
+    return sink

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from matl.errors import InvalidValueError, UnknownNameError, nearest
@@ -66,7 +67,18 @@ class Registry(Generic[T]):
             raise UnknownNameError(self.kind, name, [*self._parts, *self._aliases]) from None
 
     def create(self, spec: str | Mapping[str, Any], **given: Any) -> T:
-        """Build a part from a name, or from a mapping of ``name`` and options.
+        """Build a part from a name, or from a mapping of ``name`` and options; parameters are those of `bind`.
+
+        Examples
+        --------
+        >>> from matl.aggregators import AGGREGATORS
+        >>> AGGREGATORS.create({"name": "nnm", "f": 2, "rule": "median"})
+        NNM(f=2, rule=Median())
+        """
+        return self.bind(spec, **given)()
+
+    def bind(self, spec: str | Mapping[str, Any], **given: Any) -> Callable[[], T]:
+        """Check a spec and return what builds the part, without building it: a data set is slow to load.
 
         Parameters
         ----------
@@ -80,13 +92,7 @@ class Registry(Generic[T]):
         UnknownNameError
             No part has that name.
         InvalidValueError
-            An option is unknown, of the wrong type or out of range.
-
-        Examples
-        --------
-        >>> from matl.aggregators import AGGREGATORS
-        >>> AGGREGATORS.create({"name": "nnm", "f": 2, "rule": "median"})
-        NNM(f=2, rule=Median())
+            An option is missing, unknown or of the wrong type. What builds the part raises it if one is out of range.
         """
         options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {}
         name = options.pop("name", None) if isinstance(spec, Mapping) else spec
@@ -100,7 +106,11 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r} has no option {key!r}{nearest(key, allowed)}; "
                     f"options: {', '.join(allowed) or 'none'}"
                 )
-        return part(**given, **{key: _convert(f"{name}.{key}", v, allowed[key]) for key, v in options.items()})
+        for key, parameter in inspect.signature(part).parameters.items():
+            if parameter.default is parameter.empty and key not in given and key not in options:
+                raise InvalidValueError(f"{self.kind} {name!r} needs the option {key!r}, e.g. {name}:{key}=...")
+        values = {key: _convert(f"{name}.{key}", value, allowed[key]) for key, value in options.items()}
+        return partial(part, **given, **values)
 
     def aliases(self, name: str) -> list[str]:
         """Other names of a part."""

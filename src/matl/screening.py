@@ -55,6 +55,8 @@ REASONS: Mapping[str, str] = {
 # safetensors' own limit on its header is 100 MB; a model's list of names is far smaller.
 _HEADER_LIMIT = 1 << 20
 _LENGTH_BYTES = 8  # the length of the header, which comes first
+# Share of the largest squared norm that no rounding of float32 can make up.
+_CLEARLY_SHORT = 0.9
 # A rejection quotes what the client sent; longer quotes are cut, so that nobody can fill a log.
 _REASON_LIMIT = 400
 _CLIENT_ID_LIMIT = 256
@@ -161,12 +163,16 @@ def screen_values(update: Update, spec: RoundSpec, layout: ParamLayout) -> Float
         return _rejection(update, error.code, str(error))
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
         return _rejection(update, "malformed", str(error))
+    allowed = LARGEST_NORM if spec.max_norm is None else min(spec.max_norm, LARGEST_NORM)
+    # In float32 this takes a tenth of the time, and settles all but the long and the broken.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if float(np.dot(row, row)) < _CLEARLY_SHORT * allowed**2:
+            return row
     # float64 accumulation: the square of a large finite float32 must not overflow into a false "not finite".
     norm = float(np.sqrt(np.sum(np.square(row, dtype=np.float64))))
     if not np.isfinite(norm):
         bad = int(row.size - np.isfinite(row).sum())
         return _rejection(update, "not_finite", f"{bad} of {row.size} entries")
-    allowed = LARGEST_NORM if spec.max_norm is None else min(spec.max_norm, LARGEST_NORM)
     if norm > allowed:
         return _rejection(update, "norm", f"L2 norm {norm:.3g}, allowed is {allowed:.3g}")
     return row

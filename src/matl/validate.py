@@ -83,9 +83,9 @@ def finite_matrix(**values: NDArray[Any]) -> None:
             raise InvalidValueError(
                 f"expected {name} of shape (n, d) with n, d >= 1, got shape {value.shape}; one row per client"
             )
-        # A finite sum proves every entry finite without an n x d mask; an overflowing one proves nothing.
+        # Finite sums of squares prove every entry finite without an n x d mask; overflowing ones prove nothing.
         with np.errstate(over="ignore", invalid="ignore"):
-            quick = np.isfinite(value.sum(dtype=np.float64))
+            quick = np.isfinite(np.vecdot(value, value)).all()
         if not quick and not np.isfinite(value).all():
             rows = np.flatnonzero(~np.isfinite(value).all(axis=1))
             raise InvalidValueError(

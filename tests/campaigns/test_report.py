@@ -513,3 +513,31 @@ def test_elements_give_back_their_text(child: str, attribute: str) -> None:
     page = Page(tag("p", child, title=attribute))
     assert "".join(page.text) == clean(child)
     assert page.attribute("title") == [clean(attribute)]
+
+
+def test_the_spread_of_the_data_is_drawn_with_its_statistics(tmp_path: Path) -> None:
+    page = write_report(write_run(tmp_path, data={"class_names": ["cat", "dog", "<eel>"]})).read_text()
+    # By hand: six clients with 10 to 15 examples of the first class and 20 of the second.
+    for wanted in (">cat</text>", ">dog</text>", ">&lt;eel&gt;</text>", ">divergence</text>"):
+        assert wanted in page
+    assert "holds examples of 2 of 3 classes on average, worth 1.9 equally frequent ones" in page
+    assert "total variation): 3\u202f% on average" in page
+    other = write_report(write_run(tmp_path / "other", data={"class_names": "not a list"})).read_text()
+    assert ">class 0</text>" in other
+
+
+@pytest.mark.parametrize(
+    ("partition", "wanted"),
+    [
+        ('"iid"', "with data dealt out evenly"),
+        ('{ name = "dirichlet", alpha = 0.2 }', "each with its own mix of classes (Dirichlet, \u03b1 = 0.2)"),
+        ('"dirichlet"', "(Dirichlet, \u03b1 = 0.5)"),
+        ('{ name = "rotation", degrees = 20 }', "each with its images at an angle of its own"),
+        ('"of_my_own"', "over 4 rounds; 2 of them"),
+    ],
+)
+def test_the_head_says_how_the_data_were_spread(tmp_path: Path, partition: str, wanted: str) -> None:
+    directory = write_run(tmp_path)
+    config = directory / "config.toml"
+    config.write_text(f"{config.read_text()}partition = {partition}\n")
+    assert wanted in write_report(directory).read_text()

@@ -8,11 +8,14 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import signal
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -22,7 +25,7 @@ from matl.cli import console, options
 from matl.cli.exit_codes import ExitCode, exit_code
 from matl.errors import InvalidValueError, MatlError, RunInterrupted
 from matl.events import Event
-from matl.simulation import RunConfig
+from matl.simulation import RunConfig, RunDirectory
 
 FEDERATION = [
     *("--dataset", "synthetic", "--clients", "10", "--byzantine", "0.3", "--rounds", "2", "--task", "softmax"),
@@ -33,33 +36,6 @@ RUN_KEYS = {"accuracy", "ceiling_accuracy", "tpr", "fpr", "quarantined", "second
 
 # `matl.cli.run` is the command; its module is found by name.
 RUN = importlib.import_module("matl.cli.run")
-
-
-class Done:
-    def __init__(self, code, captured):
-        self.code, self.out, self.err = code, captured.out, captured.err
-
-    @property
-    def json(self):
-        """Standard output, which has to be one JSON object and nothing else."""
-        return json.loads(self.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Call the entry point as the shell does, from an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def matl(*args):
-        monkeypatch.setattr(sys, "argv", ["matl", *map(str, args)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-        return Done(code, capsys.readouterr())
-
-    return matl
 
 
 @pytest.fixture(scope="module")
@@ -76,13 +52,7 @@ def finished(tmp_path_factory):
 
 
 def refused(done, code, *messages):
-    """A short error that says what to do, on standard error alone."""
-    assert done.code == code
-    assert done.out == ""
-    for message in messages:
-        assert message in " ".join(done.err.split())
-    assert "Traceback" not in done.err
-    assert len(done.err) < 2500
+    done.refused(code, *messages)
 
 
 # What is printed
@@ -217,6 +187,77 @@ def test_list(run, kind, names):
         assert all(alias in shown for alias in part["aliases"])
 
 
+def test_list_without_a_kind_names_the_kinds(run):
+    kinds = run("list", "--json").json
+    assert kinds["modes"] == ["mode0", "mode1", "plain"]
+    shown = run("list").out
+    for kind, names in kinds.items():
+        assert kind in shown
+        assert names == sorted(run("list", kind, "--json").json)
+
+
+def test_every_key_of_the_configuration_is_an_option(run, tmp_path):
+    given = [*("--partition", "dirichlet:alpha=3", "--server-optimizer", "fedavgm:momentum=0.5", "--device", "cpu")]
+    given += ["--local", "learning_rate=0.05,steps=3"]
+    done = run("run", *FEDERATION, *given, "--mode", "mode0", "--no-ceiling", "--out", "one", "-q")
+    assert done.code == 0
+    config = RunDirectory(tmp_path / "one").read_config()
+    assert config.partition == {"name": "dirichlet", "alpha": "3"}
+    assert config.server_optimizer == {"name": "fedavgm", "momentum": "0.5"}
+    assert (config.local.learning_rate, config.local.steps, config.device) == (0.05, 3, "cpu")
+    refused(run("run", "--local", "steps"), ExitCode.USAGE, "expected key=value,key=value, got 'steps'")
+    refused(run("run", "--local", "stps=1"), ExitCode.USAGE, "local.stps: unknown key (did you mean 'steps'?)")
+    for command, without in {"run": set(), "compare": {"mode", "aggregator"}}.items():
+        described = typer.main.get_command(cli.app).commands[command]
+        names = {name for parameter in described.params for name in parameter.opts}
+        assert {f"--{key.replace('_', '-')}" for key in RunConfig.model_fields if key not in without} <= names
+        assert not {f"--{key}" for key in without} & names
+
+
+def test_names_of_parts_are_completed():
+    described = typer.main.get_command(cli.app).commands["compare"]
+    completed = {parameter.name: parameter.shell_complete for parameter in described.params}
+    context = typer.Context(described)
+    assert [item.value for item in completed["attack"](context, "sl")] == ["sleeper"]
+    assert [item.value for item in completed["rules"](context, "mode0,kr")] == ["mode0,krum"]
+    assert [item.value for item in completed["log"](context, "ml")] == ["mlflow"]
+    assert completed["attack"](context, "sl")[0].help  # what it is
+
+
+def test_workers_reach_every_run(run, monkeypatch):
+    asked = []
+    compare = importlib.import_module("matl.campaigns.compare")
+    real = compare.execute
+
+    def execute(*args, workers, **how):
+        asked.append(workers)
+        return real(*args, **how)
+
+    monkeypatch.setattr(compare, "execute", execute)
+    assert run("run", *FEDERATION, "--mode", "mode0", "--workers", "3", "-q").code == 0
+    assert run("compare", *FEDERATION, "--rules", "fedavg", "--workers", "3", "-q").code == 0
+    assert asked == [3, 3, 3]
+    refused(run("run", *FEDERATION, "--workers", "0"), ExitCode.USAGE, "--workers")
+
+
+def test_rounds_are_logged_and_watched(run, tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    done = run("run", *FEDERATION, "--mode", "mode0", "--out", "one", "--log", "tensorboard", "--watch")
+    assert done.code == 0
+    assert "--watch needs a terminal; showing plain lines instead" in done.err
+    assert {path.name for path in (tmp_path / "one" / "tensorboard").iterdir()} == {"mode0", "honest_only"}
+
+
+def test_doctor_names_every_extra(run):
+    with (Path(__file__).parents[2] / "pyproject.toml").open("rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    found = run("doctor", "--json").json["extras"]
+    assert found.keys() == extras.keys() - {"all", "docs", "dev"}
+    for name, extra in found.items():
+        wanted = {re.match(r"[\w-]+", one)[0].lower() for one in extras[name] if not one.startswith("matl[")}
+        assert {one["package"].lower() for one in extra["packages"]} == wanted
+
+
 def test_doctor(run, monkeypatch, tmp_path):
     facts = run("doctor", "--json").json
     assert facts["matl"] == matl.__version__
@@ -308,7 +349,8 @@ def test_unreadable_configurations(run, tmp_path):
 
 def test_a_damaged_data_file(run, tmp_path, monkeypatch):
     monkeypatch.setenv("MATL_DATA_DIR", str(tmp_path))
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"\0\0\x08\x03 not the images")
+    for part in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (tmp_path / f"{part}-ubyte").write_bytes(b"\0\0\x08\x03 not the images")
     done = run("run", "--dataset", "mnist", "--out", "out")
     refused(done, ExitCode.DATA, "train-images-idx3-ubyte is damaged: SHA-256", "delete it and fetch it again")
     assert not (tmp_path / "out").exists()
@@ -442,7 +484,7 @@ def test_options_of_a_part_are_pairs(text):
 def test_default_folders_name_what_they_hold_and_are_claimed_at_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = RunConfig(attack={"name": "sleeper", "wake_round": 3}, seed=5)
-    claimed = [str(options.default_out("krum", config)) for _ in range(3)]
+    claimed = [str(options.claim_folder(options.run_name("krum", config))) for _ in range(3)]
     assert claimed == [f"runs/krum-digits-sleeper-seed5{suffix}" for suffix in ("", "-2", "-3")]
     assert all((tmp_path / folder).is_dir() for folder in claimed)
 
@@ -458,7 +500,7 @@ def test_of_two_commands_at_once_each_gets_a_folder_of_its_own(tmp_path, monkeyp
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "mkdir", mkdir)
-    assert options.default_out("krum", RunConfig()) != rival[0]
+    assert options.claim_folder("krum") != rival[0]
 
 
 def test_a_claimed_folder_goes_again_if_nothing_was_written(run, tmp_path):

@@ -33,14 +33,14 @@ def matl(*args, **env):
     )
 
 
-def interrupt(out, signum, *, rows):
-    """Start the run, send it a signal when so many rounds are recorded, and return how it ended."""
+def interrupt(out, signum, *, rows, command=RUN, table="rounds.csv"):
+    """Start a command, send it a signal when a table has so many rows, and return how it ended."""
     process = subprocess.Popen(
-        [*MATL, *RUN, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*MATL, *command, "--out", str(out)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    table, waited = out / "rounds.csv", time.monotonic() + DEADLINE
+    path, waited = out / table, time.monotonic() + DEADLINE
     try:
-        while not table.is_file() or table.read_bytes().count(b"\n") <= rows:
+        while not path.is_file() or path.read_bytes().count(b"\n") <= rows:
             assert process.poll() is None, process.communicate()
             assert time.monotonic() < waited
             time.sleep(0.002)
@@ -97,6 +97,49 @@ def test_an_interrupted_run_finishes_its_round_and_goes_on_to_the_same_end(whole
     resumed = matl("run", "--resume", tmp_path / "run", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert outcome(tmp_path / "run") == outcome(whole[0])
+
+
+SWEEP = """
+dataset = "synthetic"
+clients = 20
+rounds = 8
+root_size = 40
+mode = "mode0"
+seeds = [0, 1, 2, 3]
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """A file, and the table that a sweep which nobody disturbs makes of it, one cell at a time."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "trial.toml").write_text(SWEEP)
+    done = matl("sweep", folder / "trial.toml", "--out", folder / "whole", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder / "trial.toml", without_times(folder / "whole")
+
+
+def without_times(out):
+    with (out / "results.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGKILL])
+def test_a_sweep_ended_by_a_signal_goes_on_to_the_same_table(experiment, tmp_path, signum):
+    pytest.importorskip("loky", reason="loky is not installed")
+    path, expected = experiment
+    out = tmp_path / "sweep"
+    command = ["sweep", str(path), "--jobs", "2"]
+    ended = interrupt(out, signum, rows=1, command=command, table="results.csv")
+    if signum == signal.SIGINT:
+        assert ended.returncode == ExitCode.INTERRUPTED
+        assert f"of 4 cells done; go on with: matl sweep --resume {out}\n" in ended.stderr
+        assert "Traceback" not in ended.stderr
+    assert not (out / "sweep.json").exists()
+    # Workers that the killed process left behind have ended: the pipe that they wrote to is closed.
+    resumed = matl("sweep", "--resume", out, "-q")
+    assert resumed.returncode == 0, resumed.stderr
+    assert without_times(out) == expected
 
 
 def test_errors_are_messages_and_exit_codes():

@@ -215,7 +215,11 @@ def test_wrong_settings_are_all_listed():
         ({"mode": "mode1", "aggregator": "krum"}, InvalidValueError, "mode1 aggregates by its own rule"),
         ({"clients": 5000}, InvalidValueError, "5000 clients need at least 2 samples each"),
         ({"root_size": 5}, InvalidValueError, "expected root_size >= 20"),
-        ({"task": SoftmaxTask(20, 3)}, InvalidValueError, "expected a root of 3 classes like the task, got 10"),
+        (
+            {"task": SoftmaxTask(20, 3)},
+            InvalidValueError,
+            "task tells 3 classes apart, synthetic has 20 features and 10 classes",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused_before_anything_runs(settings, error, message):

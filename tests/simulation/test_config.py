@@ -1,5 +1,6 @@
 """A configuration: every problem at once, each with its key, the value seen and what is allowed."""
 
+import dataclasses
 import datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from matl.aggregators import AGGREGATORS, NNM, Median
 from matl.attacks import ATTACKS, Alie, Sleeper
 from matl.errors import ConfigError, InvalidValueError, UnknownNameError
+from matl.learning.dp_sgd import DPSGD
 from matl.learning.local import LocalTraining
 from matl.learning.tasks import TASKS
 from matl.registry import Registry, describe
@@ -50,7 +52,7 @@ def test_every_problem_is_listed_at_once_with_key_value_and_what_is_allowed(tmp_
     for line in [
         "clients: input should be greater than or equal to 1, got 0",
         "alpha: input should be greater than 0, got -0.5",
-        "dataset: unknown dataset 'digitz' (did you mean 'digits'?); known: digits, mnist, synthetic",
+        "dataset: unknown dataset 'digitz' (did you mean 'digits'?); known: adult, cifar10, ",
         "attack: attack 'sign_flip' has no option 'scal' (did you mean 'scale'?); options: scale",
         "mode: unknown mode 'mode11' (did you mean 'mode1'?)",
         "partition: unknown partition 'irichlet' (did you mean 'dirichlet'?)",
@@ -88,6 +90,16 @@ def test_every_problem_is_listed_at_once_with_key_value_and_what_is_allowed(tmp_
         ("local = { learning_rate = inf }", "local.learning_rate: input should be a finite number, got inf"),
         ("local = { steps = 1, epochs = 1 }", "local: give either steps or epochs, not both"),
         ("local = 3", "local: input should be a valid dictionary"),
+        ("local = { optimizer = 'rmsprop' }", "local.optimizer: input should be 'sgd' or 'adam', got 'rmsprop'"),
+        ("local = { momentum = 1.0 }", "local.momentum: input should be less than 1, got 1.0"),
+        ("local = { optimizer = 'adam', momentum = 0.5 }", "local: momentum is SGD's, got momentum=0.5"),
+        ("local = { weight_decay = -1.0 }", "local.weight_decay: input should be greater than or equal to 0"),
+        ("local = { proximal = -1.0 }", "local.proximal: input should be greater than or equal to 0"),
+        ("local = { max_gradient_norm = 0.0 }", "local.max_gradient_norm: input should be greater than 0"),
+        ("local = { proximl = 1.0 }", "local.proximl: unknown key (did you mean 'proximal'?)"),
+        ("local = { normalize = true }", "local.normalize: unknown key"),
+        ("local = { dp = { noise = 1.0 } }", "local.dp.noise: unexpected keyword argument, got 1.0"),
+        ("local = { dp = { noise_multiplier = -1.0 } }", "local.dp: expected noise_multiplier >= 0"),
         ("seed = -1", "seed: input should be greater than or equal to 0"),
         ("byzantine = 1.0", "byzantine: input should be less than 1"),
         ("participation = 0", "participation: input should be greater than 0"),
@@ -170,7 +182,7 @@ ATTACK = st.one_of(
 CONFIGS = st.fixed_dictionaries(
     {},
     optional={
-        "dataset": st.sampled_from(["digits", "mnist", "synthetic"]),
+        "dataset": st.sampled_from(["digits", {"name": "csv", "path": 'a "b".csv', "drop": ["x", "y"]}]),
         "clients": st.integers(1, 10**6),
         "byzantine": st.floats(0, 1, exclude_max=True),
         "attack": ATTACK,
@@ -178,7 +190,7 @@ CONFIGS = st.fixed_dictionaries(
         "aggregator": st.sampled_from(
             [None, "krum", {"name": "nnm", "f": 2, "rule": {"name": "trimmed_mean", "f": 1}}]
         ),
-        "partition": st.sampled_from(["iid", "dirichlet"]),
+        "partition": st.sampled_from(["iid", {"name": "rotation", "degrees": 20, "base": {"name": "shards"}}]),
         "alpha": NUMBERS,
         "rounds": st.integers(1, 10**6),
         "participation": st.floats(0, 1, exclude_min=True),
@@ -269,3 +281,25 @@ def test_functions_and_classes_without_a_constructor_can_be_parts():
 def test_a_part_is_described_by_its_class_and_fields():
     assert describe(Sleeper(3, Alie())) == {"name": "Sleeper", "wake_round": 3, "attack": {"name": "Alie"}}
     assert describe(object()) == {"name": "object"}
+
+
+def test_every_local_key_reaches_the_recipe_and_comes_back_from_toml(tmp_path):
+    local = {
+        "learning_rate": 0.3,
+        "batch_size": 7,
+        "epochs": 2,
+        "momentum": 0.5,
+        "weight_decay": 0.1,
+        "proximal": 0.2,
+        "max_gradient_norm": 4.0,
+        "dp": {"noise_multiplier": 2.0, "max_grad_norm": 3.0, "delta": 1e-6},
+    }
+    config = load_config(None, {"local": local})
+    recipe = config.local.build()
+    assert recipe == LocalTraining(**{**local, "steps": None, "dp": DPSGD(**local["dp"])})
+    path = tmp_path / "run.toml"
+    path.write_text(to_toml(config))
+    assert load_config(path, {}) == config
+    assert load_config(path, {}).digest == config.digest
+    assert load_config(None, {"local": {"optimizer": "adam"}}).local.build() == LocalTraining(optimizer="adam")
+    assert set(LocalConfig.model_fields) == {item.name for item in dataclasses.fields(LocalTraining)} - {"normalize"}

@@ -1,6 +1,7 @@
 """The in-process host: reproducible, and unimpressed by whatever clients send."""
 
 import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -14,9 +15,11 @@ import matl
 from matl.aggregators import Mean
 from matl.attacks import Alie, Attack, Malformed, Sleeper
 from matl.errors import BoundError, InvalidValueError
+from matl.learning.server import ServerSGD
 from matl.modes import Plain
 from matl.records import Judgement, Status, Verdict
-from matl.simulation import Simulation, build_simulation, honest_only, load_config
+from matl.simulation import build_simulation, honest_only, load_config
+from matl.simulation.fleet import Trainer
 from matl.simulation.randomness import derive_seed, stream
 from matl.state import pack, unpack
 
@@ -359,7 +362,7 @@ def test_the_time_of_arrival_is_the_hosts_to_say():
 
 def test_what_clients_sent_is_let_go_before_the_judge_works(monkeypatch):
     sent, left = [], []
-    real = Simulation._train
+    real = Trainer.train
 
     def train(self, *args):
         updates = real(self, *args)
@@ -371,7 +374,7 @@ def test_what_clients_sent_is_let_go_before_the_judge_works(monkeypatch):
             left.append(sent[-1]())
             return super().judge(cohort, state)
 
-    monkeypatch.setattr(Simulation, "_train", train)
+    monkeypatch.setattr(Trainer, "train", train)
     play(simulation(mode=Watching([set()] * 3)))
     assert left == [None] * 3
 
@@ -392,3 +395,69 @@ def test_training_that_diverges_fails_the_rounds_and_says_what_to_do():
     result = matl.simulate(dataset=(X, y), clients=6, root_size=12, rounds=2, seed=1, attack="none", mode="mode1")
     assert result.failed_rounds == 2
     assert any(words in result.history[-1]["failure"] for words in ("diverged", "no update passed screening"))
+
+
+STATEFUL = ["scaffold", "feddyn"]
+
+
+@pytest.mark.parametrize("optimizer", STATEFUL)
+def test_what_clients_remember_is_part_of_the_state(optimizer):
+    sim = simulation(server_optimizer=optimizer, participation=0.5, rounds=4)
+    whole = play(sim)[2]
+    rounds, state = sim.run(sim.init()), None
+    for _ in range(2):
+        _, state = next(rounds)
+    before = pack(state)
+    resumed = play(sim, unpack(before))[2]
+    assert resumed["memory"].tobytes() == whole["memory"].tobytes()
+    assert resumed["workload"]["params"].tobytes() == whole["workload"]["params"].tobytes()
+    assert pack(state) == before  # the round after made a copy
+    forgetful = play(sim, unpack(before) | {"memory": np.zeros_like(state["memory"])})[2]
+    assert forgetful["workload"]["params"].tobytes() != whole["workload"]["params"].tobytes()
+
+
+@pytest.mark.parametrize("optimizer", STATEFUL)
+def test_a_client_whose_update_did_not_count_keeps_what_it_remembers(optimizer):
+    """What the server knows of the memories and what they are would part for ever otherwise."""
+    mode = Scripted([set(), {"client-003"}, BoundError("too few"), set()])
+    sim = simulation(mode=mode, server_optimizer=optimizer, rounds=4)
+    states = [state for _, state in sim.run(sim.init())]
+    memory = [state["memory"] for state in states]
+    changed = [np.flatnonzero((a != b).any(axis=1)).tolist() for a, b in itertools.pairwise(memory)]
+    assert changed == [[0, 1, 2, 4, 5, 6, 7], [], [*range(8)]]
+    # The judge takes the plain mean of those it keeps.
+    name = {"scaffold": "control", "feddyn": "drift"}[optimizer]
+    for state in states:
+        known = state["workload"]["optimizer"][name]
+        np.testing.assert_allclose(known, state["memory"].mean(axis=0), rtol=1e-3, atol=1e-5)
+
+
+def test_diverged_training_is_not_remembered():
+    sim = simulation(server_optimizer="scaffold", rounds=2, local={"learning_rate": 1e30, "steps": 8})
+    reports, _, state = play(sim)
+    assert any(report.record.rejected for report in reports)
+    assert np.isfinite(state["memory"]).all()
+
+
+def test_only_stateful_algorithms_keep_memories():
+    assert "memory" not in play(simulation(rounds=1))[2]
+
+
+@pytest.mark.parametrize("share", [1.0, 0.4])
+def test_the_optimiser_is_told_which_share_of_all_clients_counted(share, monkeypatch):
+    told = []
+    real = ServerSGD.step
+
+    def step(self, params, aggregate, state, summary):
+        told.append(summary.participation)
+        return real(self, params, aggregate, state, summary)
+
+    monkeypatch.setattr(ServerSGD, "step", step)
+    mode = Scripted([{"client-003"}])
+    sim = simulation(Attack(), mode, participation=share, rounds=1)
+    play(sim)
+    play(honest_only(sim))
+    honest = 8 - len(sim.population.malicious)
+    assert told[1] == max(1, round(share * honest)) / honest  # of those that the ceiling has
+    taking_part = sim._participants(0)
+    assert told[0] == (len(taking_part) - (3 in taking_part)) / 8

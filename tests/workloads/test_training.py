@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from matl.aggregators import Krum, Median
 from matl.errors import InvalidValueError
-from matl.learning.server import FedAvgM, ServerSGD
+from matl.learning.local import LocalTraining
+from matl.learning.server import FedAvgM, FedDyn, FedNova, Scaffold, ServerOptimizer, ServerSGD
 from matl.modes import Mode0, Plain
 from matl.params import ParamLayout, values_hash
-from matl.records import Rejection, Update
+from matl.records import Judgement, Rejection, Status, Update, Verdict
 from matl.screening import largest_payload
 from matl.state import pack, unpack
 from matl.workloads import Accepted, TrainingWorkload
@@ -58,7 +59,7 @@ def arrive(work, state, messages, *, seed=0, verify=None):
 def test_a_round_moves_the_model_by_the_aggregate_and_records_what_went_in():
     work = workload(
         optimizer=ServerSGD(0.5),
-        recipe={"steps": 1},
+        recipe=LocalTraining(steps=1),
         max_norm=99.0,
         max_examples=50,
         config_digest="c",
@@ -67,7 +68,7 @@ def test_a_round_moves_the_model_by_the_aggregate_and_records_what_went_in():
     state = work.init(START)
     spec = work.plan(state)
     assert (spec.round, spec.run, spec.max_norm, spec.max_examples) == (0, "r", 99.0, 50)
-    assert (spec.recipe, spec.config_digest, spec.max_staleness) == ({"steps": 1}, "c", 1)
+    assert (spec.recipe["steps"], spec.config_digest, spec.max_staleness) == (1, "c", 1)
     assert spec.layout_hash == LAYOUT.digest
     assert spec.model_hash == values_hash(START)
     outcome, after, rejections, _ = arrive(work, state, [message("b", 1, spec), message("a", 3, spec)])
@@ -267,3 +268,94 @@ def test_oversized_bytes_are_refused_and_a_payload_is_not_kept_beside_its_row():
     accepted = work.screen(message("a", 1.0, spec), spec, state, seen=set())
     assert accepted.update.payload == ()
     assert accepted.row.tolist() == [1.0] * D
+
+
+class Watching(ServerOptimizer):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def step(self, params, aggregate, state, summary):
+        self.told.append(summary)
+        return params, state
+
+
+class Weighing(Plain):
+    """Gives weights to clients by name."""
+
+    def __init__(self, **weights):
+        super().__init__()
+        object.__setattr__(self, "weights", weights)
+
+    def judge(self, cohort, state):
+        verdicts = tuple(Verdict(unit, self.weights.get(unit, 1.0), Status.ACCEPTED) for unit in cohort.ids)
+        return Judgement(cohort.X.dense().mean(axis=0), verdicts), state
+
+
+def summary_of(lengths, *, counts=None, weights=None, **changes):
+    """What the optimiser is told after a round of clients a, b, c, ... whose updates have these norms."""
+    watching = Watching()
+    work = workload(optimizer=watching, mode=Weighing(**(weights or {})), **changes)
+    state = work.init(START)
+    spec = work.plan(state)
+    messages = [
+        message(name, length / np.sqrt(D), spec, num_examples=10 if counts is None else counts[i])
+        for i, (name, length) in enumerate(zip("abcdefgh", lengths, strict=False))
+    ]
+    arrive(work, state, messages)
+    [told] = watching.told
+    return told
+
+
+def test_the_optimiser_is_told_the_mean_square_norm_and_no_client_sets_it_alone():
+    assert summary_of([1, 2, 3]).mean_square_norm == pytest.approx((1 + 4 + 9) / 3)
+    assert summary_of([1, 2, 3], counts=[10, 10, 20]).mean_square_norm == pytest.approx((1 + 4 + 2 * 9) / 4)
+    assert summary_of([1, 2, 3, 2, 1e6]).mean_square_norm == pytest.approx((1 + 4 + 9 + 4 + 36) / 5)  # 3 times 2
+    assert summary_of([1, 2, 3, 2, 1e18]).mean_square_norm == pytest.approx((1 + 4 + 9 + 4 + 36) / 5)
+
+
+def test_only_units_that_counted_are_told_of():
+    told = summary_of([1, 2, 3, 1e6, 1e6], weights={"d": 0.0, "e": 0.0}, clients=10)
+    assert told.mean_square_norm == pytest.approx((1 + 4 + 9) / 3)
+    assert told.participation == 0.3
+    lengthy = summary_of([1, 2, 9, 100, 100], weights={"d": 0.0, "e": 0.0})
+    assert lengthy.mean_square_norm == pytest.approx((1 + 4 + 36) / 3)  # nor do they set what is long
+    half = summary_of([1, 2, 3], weights={"a": 0.5, "b": 0.5})
+    assert half.mean_square_norm == pytest.approx((0.5 * 1 + 0.5 * 4 + 9) / 2)
+    assert summary_of([1, 3], weights={"a": 0.0, "b": 0.0}).mean_square_norm == pytest.approx(5)  # nobody: all alike
+
+
+def test_participation_is_of_all_clients_where_they_are_known():
+    assert summary_of([1, 2, 3]).participation == 1
+    assert summary_of([1, 2, 3], clients=12).participation == 0.25
+    assert summary_of([1, 2, 3], clients=2).participation == 1  # more came than were known
+
+
+def test_steps_follow_from_the_counts_that_clients_claim_and_these_are_capped():
+    epochs = LocalTraining(steps=None, epochs=2, batch_size=5, learning_rate=0.3)
+    told = summary_of([1, 1, 1], counts=[10, 20, 30], recipe=epochs)
+    assert told.mean_steps == pytest.approx((10 * 4 + 20 * 8 + 30 * 12) / 60)
+    assert told.learning_rate == 0.3
+    boasting = summary_of([1, 1, 1], counts=[10, 10, 900_000], recipe=epochs)  # counts as thirty, three times ten
+    assert boasting.mean_steps == pytest.approx((10 * 4 + 10 * 4 + 30 * 12) / 50)
+    assert summary_of([1, 1, 1], counts=[10, 20, 30], recipe=LocalTraining(steps=7)).mean_steps == 7
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "recipe", "message"),
+    [
+        (FedNova(), {}, "FedNova needs clients with normalize=True, got a recipe with normalize=False"),
+        (Scaffold(), {"normalize": True, "momentum": 0.5}, "Scaffold needs clients with momentum=0.0"),
+        (
+            FedDyn(alpha=0.3),
+            {"proximal": 0.1},
+            r"FedDyn needs clients with proximal=0\.3, got a recipe with proximal=0\.1",
+        ),
+    ],
+    ids=["fednova", "scaffold", "feddyn"],
+)
+def test_an_optimiser_gets_the_recipe_it_needs_or_nothing(optimizer, recipe, message):
+    with pytest.raises(InvalidValueError, match=message):
+        workload(optimizer=optimizer, recipe=LocalTraining(**recipe))
+    workload(optimizer=optimizer, recipe=LocalTraining(**{**recipe, **optimizer.recipe}))

@@ -81,7 +81,7 @@ class Attack:
         num_classes: int,
         rng: np.random.Generator,
     ) -> tuple[Float32, NDArray[np.int64]]:
-        """Replace one malicious client's training data."""
+        """Replace one malicious client's training data; ``X`` and ``y`` themselves cannot be written to."""
         return X, y
 
     def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:

@@ -31,7 +31,16 @@ from matl.simulation.config import to_toml
 from matl.simulation.directory import open_new, refuse_other_kind
 from matl.simulation.result import SCHEMA_VERSION, provenance
 
-__all__ = ["CEILING", "DEFAULT_RULES", "Comparison", "compare", "resume_comparison", "run_with_ceiling"]
+__all__ = [
+    "CEILING",
+    "DEFAULT_RULES",
+    "Comparison",
+    "SinkFor",
+    "compare",
+    "resume_comparison",
+    "rule_config",
+    "run_with_ceiling",
+]
 
 CEILING = "honest_only"
 DEFAULT_RULES = ("fedavg", "krum", "fltrust", "mode0", "mode1", CEILING)
@@ -64,7 +73,7 @@ class Comparison:
             "schema_version": SCHEMA_VERSION,
             "kind": "comparison",
             "simulation": True,
-            "dataset": self.config.dataset,
+            "dataset": first["dataset"],
             "clients": self.config.clients,
             "malicious": first["malicious"],
             "attack": self.config.attack,
@@ -85,6 +94,7 @@ def compare(
     *,
     out: Path,
     resume: bool = False,
+    workers: int = 1,
     sink_for: SinkFor = _silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> Comparison:
@@ -100,6 +110,8 @@ def compare(
         The comparison directory.
     resume : bool
         Go on where an interrupted comparison stopped; finished rules are not run again.
+    workers : int
+        Processes that train the clients; the results do not depend on it.
     sink_for : callable
         Gives each rule its event sink.
     stop : callable
@@ -133,7 +145,16 @@ def compare(
         if not directory.finished:
             begun = (target / "config.toml").is_file()
             with _resumed_from(out):
-                execute(simulation, configs[rule], name=rule, out=target, resume=begun, sink=sink_for(rule), stop=stop)
+                execute(
+                    simulation,
+                    configs[rule],
+                    name=rule,
+                    out=target,
+                    resume=begun,
+                    workers=workers,
+                    sink=sink_for(rule),
+                    stop=stop,
+                )
         results[rule] = directory.read_result()
     comparison = Comparison(config, results)
     write_atomic(out / "compare.json", json.dumps(comparison.as_dict(), indent=2, allow_nan=False) + "\n")
@@ -178,6 +199,7 @@ def run_with_ceiling(
     out: Path,
     ceiling: bool = True,
     resume: bool = False,
+    workers: int = 1,
     sink_for: SinkFor = _silent,
     stop: Callable[[], bool] = lambda: False,
 ) -> RunResult:
@@ -203,6 +225,7 @@ def run_with_ceiling(
                     name=CEILING,
                     out=target.path,
                     resume=(target.path / "config.toml").is_file(),
+                    workers=workers,
                     sink=sink_for(CEILING),
                     stop=stop,
                 )
@@ -213,6 +236,7 @@ def run_with_ceiling(
             name=config.label,
             out=out,
             resume=True,
+            workers=workers,
             sink=sink_for(config.label),
             stop=stop,
             ceiling_accuracy=ceiling_accuracy,

@@ -1,4 +1,4 @@
-"""The command line: ``matl run``, ``compare``, ``report``, ``list``, ``doctor``."""
+"""The command line: ``matl run``, ``compare``, ``sweep``, ``tune``, ``report``, ``list``, ``doctor``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from matl.cli.doctor import doctor
 from matl.cli.exit_codes import ExitCode, exit_code
 from matl.cli.report import report
 from matl.cli.run import run
+from matl.cli.sweep import sweep_cells
+from matl.cli.tune import tune_settings
 from matl.errors import MatlError, RunInterrupted
+from matl.simulation.directory import resume_command
 
 __all__ = ["app", "main"]
 
@@ -28,6 +31,8 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command("compare")(compare_rules)
+app.command("sweep")(sweep_cells)
+app.command("tune")(tune_settings)
 app.command()(report)
 app.command("list")(catalogue)
 app.command()(doctor)
@@ -48,17 +53,12 @@ def _options(
     """The trust layer for federated learning: judge every update, name who lied and why."""
 
 
-def _resume_command(directory: Path) -> str:
-    command = "compare" if (directory / "compare.toml").is_file() else "run"
-    return f"matl {command} --resume {directory}"
-
-
 def main() -> None:
     """Entry point: run a command; turn MATL's errors into one message and an exit code."""
     try:
         app()
     except RunInterrupted as error:
-        advice = f"; go on with: {_resume_command(Path(error.directory))}" if error.directory is not None else ""
+        advice = f"; go on with: {resume_command(Path(error.directory))}" if error.directory is not None else ""
         stderr.print(f"{error}{advice}", markup=False, soft_wrap=True)
         sys.exit(ExitCode.INTERRUPTED)
     except MatlError as error:

@@ -45,10 +45,15 @@ _REGISTRIES: dict[Kind, Registry[Any]] = {
 
 
 def catalogue(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")],
+    kind: Annotated[
+        Kind | None, typer.Argument(help="What to list; the kinds if not given.", show_default=False)
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """List the parts a configuration can name."""
+    if kind is None:
+        _kinds(as_json=as_json)
+        return
     registry = _REGISTRIES[kind]
     if as_json:
         print_json({name: {"summary": registry.summary(name), "aliases": registry.aliases(name)} for name in registry})
@@ -60,3 +65,16 @@ def catalogue(
         also = registry.aliases(name)
         table.add_row(name + (f" ({', '.join(also)})" if also else ""), registry.summary(name))
     show(table)
+
+
+def _kinds(*, as_json: bool) -> None:
+    if as_json:
+        print_json({one.value: list(registry) for one, registry in _REGISTRIES.items()})
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("of which there are")
+    for one, registry in _REGISTRIES.items():
+        table.add_row(one.value, ", ".join(registry))
+    show(table)
+    show("\nmatl list KIND says what each is", markup=False, style="dim")

@@ -21,13 +21,14 @@ from matl.events import Event, EventSink
 
 __all__ = [
     "Reporter",
-    "failed_rounds",
+    "in_time",
     "percent",
     "print_json",
     "show",
     "stderr",
     "stop_on_interrupt",
-    "table_of_rules",
+    "verbosity",
+    "widest",
     "write",
 ]
 
@@ -38,8 +39,9 @@ class _Stdout(Console):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
-_stdout = _Stdout(highlight=False)
-stderr = Console(stderr=True, highlight=False)
+_stdout = _Stdout(highlight=False, emoji=False)
+# Without emoji: :names: are text here, and their table would be loaded wherever a signal handler finds the program.
+stderr = Console(stderr=True, highlight=False, emoji=False)
 
 # Without a terminal there is no line to redraw; every so many rounds a line is printed instead.
 _PLAIN_EVERY = 10
@@ -131,6 +133,22 @@ def percent(share: float | None, digits: int = 1) -> str:
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
+def in_time(seconds: float) -> str:
+    """Seconds as a reader takes them in.
+
+    Examples
+    --------
+    >>> in_time(7), in_time(75), in_time(7300)
+    ('7 s', '1:15', '2:01:40')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def print_json(value: Any) -> None:
     """One JSON object on standard output."""
     write(json.dumps(value, indent=2, allow_nan=False) + "\n")
@@ -160,37 +178,12 @@ def _standard_output() -> Iterator[None]:
         raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
 
 
-def table_of_rules(comparison: dict[str, Any]) -> Table:
-    """The table of ``matl compare``."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("rule", "accuracy", "caught", "accused", "seconds", ""):
-        table.add_column(name, justify="left" if name in ("rule", "") else "right", no_wrap=True)
-    for row in comparison["rules"]:
-        verdicts = (percent(row["tpr"]), percent(row["fpr"])) if row["bound"] is not None else ("-", "-")
-        note = _note(row, comparison["rounds"])
-        table.add_row(row["rule"], percent(row["accuracy"]), *verdicts, f"{row['seconds']:.1f}", note)
-    # Its natural width, in a pipe or a narrow terminal too: a figure that is cut is none.
+def verbosity(quiet: bool, verbose: bool, *, as_json: bool) -> int:
+    """How much a `Reporter` shows: nothing beside JSON unless it is asked for."""
+    return -1 if quiet or (as_json and not verbose) else int(verbose)
+
+
+def widest(table: Table) -> Table:
+    """Give a table its natural width, in a pipe or a narrow terminal too: a figure that is cut is none."""
     table.width = _stdout.measure(table, options=_stdout.options.update(max_width=_WIDEST)).maximum
     return table
-
-
-def failed_rounds(failed: int, rounds: int) -> str:
-    """How many rounds failed, in words.
-
-    Examples
-    --------
-    >>> failed_rounds(12, 30), failed_rounds(1, 1)
-    ('12 of 30 rounds failed', '1 of 1 round failed')
-    """
-    return f"{failed} of {rounds} round{'' if rounds == 1 else 's'} failed"
-
-
-def _note(row: dict[str, Any], rounds: int) -> str:
-    notes = [failed_rounds(row["failed_rounds"], rounds)] if row["failed_rounds"] else []
-    if row["rule"] == "honest_only":
-        notes.append("ceiling: no malicious clients")
-    elif row["bound"] is None:
-        notes.append("gives no verdicts")
-    elif row["outside_bound"]:
-        notes.append(f"outside its {percent(row['bound'], 0)} bound")
-    return "; ".join(notes)

@@ -24,7 +24,26 @@ class _Extra:
     gives: str
 
 
-_EXTRAS = {"sim": _Extra("scikit-learn", "the digits data set, and downloading mnist")}
+_EXTRAS = {
+    "sim": (
+        _Extra("scikit-learn", "the digits data set, and downloading mnist"),
+        _Extra("loky", "worker processes: --workers, and --jobs of matl sweep"),
+        _Extra("PyYAML", "experiment files in YAML"),
+    ),
+    "data": (
+        _Extra("pyarrow", "Parquet: data sets, and results of matl sweep --parquet"),
+        _Extra("pillow", "pictures within data sets, such as those of cifar10 in Parquet"),
+    ),
+    "torch": (_Extra("torch", "any torch model as a task, and training on a GPU"),),
+    "dp": (_Extra("opacus", "differentially private local training"),),
+    "tune": (_Extra("optuna", "matl tune"),),
+    "tensorboard": (_Extra("tensorboardX", "--log tensorboard"),),
+    "mlflow": (
+        _Extra("mlflow-skinny", "--log mlflow"),
+        _Extra("sqlalchemy", "MLflow's store in a file, for --log mlflow without a server"),
+        _Extra("alembic", "the same"),
+    ),
+}
 _CORE = ("numpy", "msgpack", "pydantic", "rich", "safetensors", "threadpoolctl", "typer")
 
 
@@ -40,8 +59,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
     for name, version in facts["core"].items():
         table.add_row(name, version or "missing: reinstall matl", style=None if version else "red")
     for name, extra in facts["extras"].items():
-        state = extra["version"] or f"not installed; would add {extra['gives']}: {extra['install']}"
-        table.add_row(f"extra {name}", f"{extra['package']} {state}", style=None if extra["version"] else "yellow")
+        for package in extra["packages"]:
+            missing = f"not installed; would add {package['gives']}: {extra['install']}"
+            state = f"{package['package']} {package['version'] or missing}"
+            table.add_row(f"extra {name}", state, style=None if package["version"] else "yellow")
     table.add_row("data", ", ".join(facts["data"]))
     show(table, markup=False)
 
@@ -49,12 +70,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON ob
 def _facts() -> dict[str, Any]:
     extras = {
         name: {
-            "package": extra.package,
-            "version": _version(extra.package),
-            "gives": extra.gives,
             "install": f"pip install 'matl[{name}]'",
+            "packages": [
+                {"package": one.package, "version": _version(one.package), "gives": one.gives} for one in packages
+            ],
         }
-        for name, extra in _EXTRAS.items()
+        for name, packages in _EXTRAS.items()
     }
     own = os.environ.get("MATL_DATA_DIR")
     return {

@@ -2,43 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from matl.campaigns.compare import CEILING, run_with_ceiling
 from matl.campaigns.report import write_report
 from matl.cli import options
-from matl.cli.console import Reporter, failed_rounds, percent, print_json, show, stderr, stop_on_interrupt
-from matl.errors import InvalidValueError
+from matl.cli.console import percent, print_json, show, stderr, stop_on_interrupt, verbosity
+from matl.cli.tables import failed_rounds
+from matl.cli.watch import observing
 from matl.simulation import RunDirectory, RunResult, load_config
 
 __all__ = ["run"]
 
 
+@options.configuration()
 def run(
     config: options.ConfigFile = None,
-    dataset: options.Dataset = None,
-    clients: options.Clients = None,
-    byzantine: options.Byzantine = None,
-    attack: options.Attack = None,
-    mode: options.Mode = None,
-    aggregator: options.Aggregator = None,
-    alpha: options.Alpha = None,
-    rounds: options.Rounds = None,
-    participation: options.Participation = None,
-    task: options.TaskName = None,
-    root_size: options.RootSize = None,
-    max_norm: options.MaxNorm = None,
-    seed: options.Seed = None,
+    *,
+    given: dict[str, Any],
     ceiling: Annotated[
         bool | None,
-        typer.Option(help="Also train without the malicious clients, to know what was attainable. [default: yes]"),
+        typer.Option(help="Also train without the malicious clients, to know what was attainable. \\[default: yes]"),
     ] = None,
     out: options.Out = None,
     resume: options.Resume = None,
+    workers: options.Workers = 1,
+    log: options.Log = None,
+    watch: options.Watch = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
     verbose: options.Verbose = False,
@@ -47,26 +39,26 @@ def run(
 
     This is a simulation: data, clients and attackers live in this process.
     """
-    given = options.given(locals())
     if resume is not None:
-        refuse_settings_on_resume(config, [*given, *(["ceiling"] if ceiling is not None else [])], out)
+        options.refuse(options.RESUMED, config=config, **given, ceiling=ceiling, out=out)
         chosen = RunDirectory(resume).read_config()
         with_ceiling = (resume / CEILING).is_dir()
     else:
         chosen = load_config(config, given)
         with_ceiling = ceiling is not False
-    verbosity = -1 if quiet or (as_json and not verbose) else int(verbose)
+    shown = verbosity(quiet, verbose, as_json=as_json)
     with (
-        options.folder(resume or out, chosen.label, chosen) as target,
+        options.folder(resume or out, options.run_name(chosen.label, chosen)) as target,
         stop_on_interrupt() as stop,
-        Reporter(chosen.rounds, verbosity) as reporter,
+        observing(chosen, target, log=log or (), watch=watch, verbosity=shown) as sink_for,
     ):
         result = run_with_ceiling(
             chosen,
             out=target,
             ceiling=with_ceiling,
             resume=resume is not None,
-            sink_for=reporter.sink_for,
+            workers=workers,
+            sink_for=sink_for,
             stop=stop,
         )
     report = write_report(target)
@@ -75,17 +67,6 @@ def run(
     else:
         _show(result)
         show(f"\nreport: {report}", markup=False)
-
-
-def refuse_settings_on_resume(config: Path | None, given: Iterable[str], out: Path | None) -> None:
-    """A resumed run keeps its configuration; saying otherwise is a mistake worth stopping for."""
-    extra = [f"--{key.replace('_', '-')}" for key in given]
-    if out is not None:
-        extra.append("--out")
-    if config is not None:
-        extra.insert(0, str(config))
-    if extra:
-        raise InvalidValueError(f"--resume goes on with the configuration of the run, got also {', '.join(extra)}")
 
 
 def _show(result: RunResult) -> None:

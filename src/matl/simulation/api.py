@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,13 @@ _DEALING = frozenset({"clients", "partition", "alpha", "root_size"})
 
 def simulate(
     *,
-    dataset: str | Source | Dataset | FederatedData | tuple[Any, Any] = "digits",
+    dataset: Spec | Source | Dataset | FederatedData | tuple[Any, Any] = "digits",
     task: Spec | Task = "mlp",
     attack: Spec | Attack | None = "sign_flip",
     mode: Spec | Mode | None = None,
     server_optimizer: Spec | ServerOptimizer = "sgd",
     ceiling: bool = False,
+    workers: int = 1,
     sink: EventSink = ignore,
     **settings: Any,
 ) -> RunResult:
@@ -41,8 +43,8 @@ def simulate(
 
     Parameters
     ----------
-    dataset : str, Source, Dataset, (X, y) or FederatedData
-        Name of a data set, the data, or data that `federate` dealt out already.
+    dataset : str, dict, Source, Dataset, (X, y) or FederatedData
+        A data set by name or table, the data, or data that `federate` dealt out already.
     task : str, dict or Task
         The model.
     attack : str, dict, Attack or None
@@ -53,6 +55,8 @@ def simulate(
         What the server does with the aggregate.
     ceiling : bool
         Also train without the malicious clients, for ``ceiling_accuracy``.
+    workers : int
+        Processes that train the clients; the result does not depend on it.
     sink : callable
         Called with every `matl.events.Event`.
     **settings
@@ -83,7 +87,7 @@ def simulate(
     else:
         parts["attack"] = attack
         settings["attack"] = "none"
-    if isinstance(dataset, str):
+    if isinstance(dataset, str | dict):
         settings["dataset"] = dataset
     if isinstance(dataset, FederatedData):
         dealt = sorted(_DEALING & set(settings))
@@ -95,18 +99,19 @@ def simulate(
     simulation = build_simulation(config, data=data, **parts)
     # The configuration knows nothing of what was given as objects: the result has to name them.
     objects = {key: type(part).__name__ for key, part in parts.items() if part is not None}
-    if not isinstance(dataset, str):
+    if not isinstance(dataset, str | dict):
         objects["dataset"] = data.test.name
     unknown = _DEALING - {"clients"} if isinstance(dataset, FederatedData) else set()
     shown = {k: v for k, v in config.model_dump(exclude_none=True).items() if k not in unknown} | objects
     ceiling_accuracy = None
     if ceiling:
-        ceiling_accuracy = execute(honest_only(simulation), config, name="honest_only").accuracy
+        ceiling_accuracy = execute(honest_only(simulation), config, name="honest_only", workers=workers).accuracy
     return execute(
         simulation,
         config,
         name=objects.get("mode", config.label),
         settings=shown,
+        workers=workers,
         sink=sink,
         ceiling_accuracy=ceiling_accuracy,
     )
@@ -120,6 +125,7 @@ def execute(
     settings: Mapping[str, Any] | None = None,
     out: Path | None = None,
     resume: bool = False,
+    workers: int = 1,
     sink: EventSink = ignore,
     stop: Callable[[], bool] = lambda: False,
     ceiling_accuracy: float | None = None,
@@ -140,6 +146,8 @@ def execute(
         The run directory.
     resume : bool
         Go on from the checkpoint in ``out``.
+    workers : int
+        Processes that train the clients; the result does not depend on it.
     sink : callable
         Called with every event.
     stop : callable
@@ -159,16 +167,16 @@ def execute(
         state = simulation.init()
         if directory is not None:
             directory.create(simulation, to_toml(config))
-    rounds = simulation.run(state, sink=sink)
-    while (done := int(state["workload"]["round"])) < simulation.rounds:
-        if stop():
-            raise RunInterrupted(
-                f"stopped in {name} after round {done} of {simulation.rounds}",
-                directory=str(out) if out is not None else None,
-            )
-        report, state = next(rounds)
-        if directory is not None:
-            directory.record(report, state, simulation.workload)
+    with closing(simulation.run(state, sink=sink, workers=workers)) as rounds:
+        while (done := int(state["workload"]["round"])) < simulation.rounds:
+            if stop():
+                raise RunInterrupted(
+                    f"stopped in {name} after round {done} of {simulation.rounds}",
+                    directory=str(out) if out is not None else None,
+                )
+            report, state = next(rounds)
+            if directory is not None:
+                directory.record(report, state, simulation.workload)
     result = summarise(
         simulation,
         state,

@@ -11,9 +11,10 @@ from matl.aggregators import AGGREGATORS, Aggregator
 from matl.attacks import ATTACKS, Attack
 from matl.errors import BoundError, InvalidValueError, StateError
 from matl.learning.datasets import Dataset, Source
+from matl.learning.local import LocalTraining
 from matl.learning.oracle import RootOracle
-from matl.learning.partition import PARTITIONS, DirichletPartition, FederatedData, Partition
-from matl.learning.server import SERVER_OPTIMIZERS
+from matl.learning.partition import FederatedData
+from matl.learning.server import SERVER_OPTIMIZERS, ServerOptimizer, StatefulOptimizer
 from matl.learning.tasks import TASKS, Task
 from matl.modes import MODES, Plain
 from matl.records import Mode
@@ -47,16 +48,19 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         data = deal(config.dataset, config)
     attack = parts["attack"] if "attack" in parts else _attack(config.attack)
     population = Population.draw(data, config.byzantine if attack is not None else 0.0, config.seed)
-    recipe = config.local.build()
-    task = parts.get("task") or _task(config.task, data)
+    optimizer = parts.get("server_optimizer") or SERVER_OPTIMIZERS.create(config.server_optimizer)
+    recipe = _recipe(config, optimizer)
+    task = parts.get("task") or _task(config, data)
+    _check_task(task, config, data.test)
     oracle = RootOracle(task, data.root, recipe)
-    mode = _checked(parts["mode"]) if parts.get("mode") is not None else _mode(config, population, oracle)
+    mode = _checked(parts["mode"]) if parts.get("mode") is not None else _mode(config, population, oracle, optimizer)
     workload = TrainingWorkload(
         mode=mode,
         layout=task.layout,
         run=f"{config.label}-{config.digest[:12]}",
-        optimizer=parts.get("server_optimizer") or SERVER_OPTIMIZERS.create(config.server_optimizer),
-        recipe=recipe.as_dict(),
+        optimizer=optimizer,
+        recipe=recipe,
+        clients=len(data.clients),
         max_norm=config.max_norm,
         config_digest=config.digest,
     )
@@ -71,7 +75,6 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         population=population,
         task=task,
         workload=workload,
-        recipe=recipe,
         attack=attack,
         rounds=config.rounds,
         participation=config.participation,
@@ -79,34 +82,76 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
     )
 
 
-def deal(dataset: str | Source | Dataset | tuple[Any, Any], config: RunConfig) -> FederatedData:
+def deal(dataset: Spec | Source | Dataset | tuple[Any, Any], config: RunConfig) -> FederatedData:
     """Deal a data set out as a configuration says."""
-    return federate(
-        dataset, clients=config.clients, partition=_partition(config), root_size=config.root_size, seed=config.seed
-    )
+    keys = ("clients", "alpha", "partition", "root_size", "seed")
+    return federate(dataset, **{key: getattr(config, key) for key in keys})
 
 
 def honest_only(simulation: Simulation) -> Simulation:
     """The ceiling of a simulation: the same federation, plain averaging, malicious clients left out."""
-    workload = replace(simulation.workload, mode=Plain(), run=f"honest_only-{simulation.workload.config_digest[:12]}")
+    population = simulation.population
+    workload = replace(
+        simulation.workload,
+        mode=Plain(),
+        run=f"honest_only-{simulation.workload.config_digest[:12]}",
+        clients=len(population.data.clients) - len(population.malicious),
+    )
     return replace(simulation, workload=workload, attack=None, honest_only=True)
 
 
-def _partition(config: RunConfig) -> Partition:
-    if config.partition == "dirichlet":
-        return DirichletPartition(config.alpha)
-    return PARTITIONS.create(config.partition)
+def _recipe(config: RunConfig, optimizer: ServerOptimizer) -> LocalTraining:
+    """What clients do locally: the configuration's recipe, and what the server's algorithm asks of it."""
+    asked = optimizer.recipe
+    given = config.local.model_dump(exclude_defaults=True)
+    for key in asked.keys() & given.keys():
+        raise InvalidValueError(
+            f"{type(optimizer).__name__} sets local.{key} = {asked[key]} itself, got local.{key} = {given[key]}; "
+            "leave it out"
+        )
+    return replace(config.local.build(), **asked)
 
 
-def _task(spec: Spec, data: FederatedData) -> Task:
-    return TASKS.create(spec, features=data.test.X.shape[1], num_classes=data.test.num_classes)
+def _task(config: RunConfig, data: FederatedData) -> Task:
+    samples = data.test
+    given = {
+        "features": samples.X.shape[1],
+        "num_classes": samples.num_classes,
+        "shape": samples.shape,
+        "device": config.device,
+    }
+    name = config.task if isinstance(config.task, str) else config.task["name"]
+    wanted = inspect.signature(TASKS.get(name)).parameters
+    return TASKS.create(config.task, **{key: value for key, value in given.items() if key in wanted})
+
+
+def _check_task(task: Task, config: RunConfig, samples: Dataset) -> None:
+    """That a task is made for these samples and computes where the configuration says; it need not tell its shape."""
+    features, shape, device = (getattr(task, name, None) for name in ("features", "shape", "device"))
+    seen = f"{samples.name} has {_shaped(samples.shape, samples.X.shape[1])} and {samples.num_classes} classes"
+    # What is no image has no order that a task could mistake: there the number of features says enough.
+    images = (shape is None or len(shape) == 3) and samples.shape is not None and len(samples.shape) == 3
+    other_image = images and shape not in (None, samples.shape)
+    if features not in (None, samples.X.shape[1]) or other_image:
+        raise InvalidValueError(f"task expects samples of {_shaped(shape, features)}, {seen}; make the task for these")
+    if task.num_classes != samples.num_classes:
+        raise InvalidValueError(f"task tells {task.num_classes} classes apart, {seen}; make the task for these")
+    if config.device != "auto" and (device or "cpu") != config.device:
+        raise InvalidValueError(
+            f"{type(task).__name__} computes on {device or 'cpu'}, got device={config.device!r}; leave device out, or "
+            "give it to the task where that is made"
+        )
+
+
+def _shaped(shape: tuple[int, ...] | None, features: Any) -> str:
+    return f"shape {tuple(shape)} = {features} features" if shape is not None else f"{features} features"
 
 
 def _attack(spec: Spec) -> Attack | None:
     return None if spec == "none" else ATTACKS.create(spec)
 
 
-def _mode(config: RunConfig, population: Population, oracle: Oracle) -> Mode:
+def _mode(config: RunConfig, population: Population, oracle: Oracle, optimizer: ServerOptimizer) -> Mode:
     spec = config.mode_spec
     name = spec if isinstance(spec, str) else spec["name"]
     if name == "plain":
@@ -115,6 +160,12 @@ def _mode(config: RunConfig, population: Population, oracle: Oracle) -> Mode:
         raise InvalidValueError(
             f"mode {name} aggregates by its own rule, got aggregator={config.aggregator!r}; "
             "leave the aggregator out, or choose mode plain"
+        )
+    if isinstance(optimizer, StatefulOptimizer):
+        raise InvalidValueError(
+            f"mode {name} takes updates to follow from the model and the client's data alone; with "
+            f"{type(optimizer).__name__} they also follow from what each client remembers, and honest clients would be "
+            "accused; choose another server optimiser, or a rule, e.g. aggregator=median"
         )
     wanted = inspect.signature(MODES.get(name)).parameters
     return MODES.create(spec, **({"oracle": oracle} if "oracle" in wanted else {}))

@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -15,6 +15,7 @@ from matl.aggregators import AGGREGATORS, Mean
 from matl.attacks import ATTACKS
 from matl.errors import ConfigError, InvalidValueError, nearest
 from matl.learning.datasets import DATASETS
+from matl.learning.dp_sgd import DPSGD
 from matl.learning.local import LocalTraining
 from matl.learning.partition import PARTITIONS
 from matl.learning.server import SERVER_OPTIMIZERS
@@ -34,6 +35,7 @@ _SPECS: dict[str, Registry[Any]] = {
     "aggregator": AGGREGATORS,
     "server_optimizer": SERVER_OPTIMIZERS,
     "task": TASKS,
+    "partition": PARTITIONS,
 }
 _NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None}
 """What stands for no part at all."""
@@ -48,18 +50,26 @@ class LocalConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=1)] = 32
     steps: Annotated[int, Field(ge=1)] | None = None
     epochs: Annotated[int, Field(ge=1)] | None = None
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    max_gradient_norm: Annotated[float, Field(gt=0)] | None = None
+    dp: DPSGD | None = None
 
     @model_validator(mode="after")
     def _one_length(self) -> LocalConfig:
         if self.steps is not None and self.epochs is not None:
             raise ValueError("give either steps or epochs, not both")
+        self.build()
         return self
 
     def build(self) -> LocalTraining:
         """The recipe."""
-        default = LocalTraining().steps if self.epochs is None else None
-        steps = self.steps if self.steps is not None else default
-        return LocalTraining(self.learning_rate, self.batch_size, steps, self.epochs)
+        given = {key: getattr(self, key) for key in type(self).model_fields}
+        if self.epochs is None and self.steps is None:
+            given["steps"] = LocalTraining().steps
+        return LocalTraining(**given)
 
 
 class RunConfig(BaseModel):
@@ -70,13 +80,13 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    dataset: str = Field("digits", description="Data set by name.")
+    dataset: Spec = Field("digits", description="Data set by name.")
     clients: int = Field(50, ge=1, description="Number of clients.")
     byzantine: float = Field(0.4, ge=0, lt=1, description="Share of clients that are malicious, rounded down.")
     attack: Spec = Field("sign_flip", description="What malicious clients do; 'none' for nothing.")
     mode: Spec | None = Field(None, description="The judge; mode1, or plain when an aggregator is named.")
     aggregator: Spec | None = Field(None, description="The aggregation rule of mode plain; mean if not named.")
-    partition: str = Field("dirichlet", description="How samples are spread over clients.")
+    partition: Spec = Field("dirichlet", description="How samples are spread over clients.")
     alpha: float = Field(0.5, gt=0, description="Concentration of the Dirichlet label skew; small is skewed.")
     rounds: int = Field(30, ge=1, description="Number of rounds.")
     participation: float = Field(1.0, gt=0, le=1, description="Share of clients drawn for each round.")
@@ -85,18 +95,13 @@ class RunConfig(BaseModel):
     server_optimizer: Spec = Field("sgd", description="What the server does with the aggregate.")
     root_size: int = Field(100, ge=2, description="Clean samples the validator owns.")
     max_norm: float | None = Field(None, gt=0, description="L2 norm above which an update is rejected.")
+    device: str = Field("auto", min_length=1, description="Where a torch task computes; auto: a GPU if there is one.")
     seed: int = Field(10, ge=0, lt=2**63, description="Source of all randomness.")
 
-    @field_validator("dataset")
+    @field_validator("dataset", mode="before")
     @classmethod
-    def _known_dataset(cls, value: str) -> str:
-        DATASETS.get(value)
-        return value
-
-    @field_validator("partition")
-    @classmethod
-    def _known_partition(cls, value: str) -> str:
-        PARTITIONS.get(value)
+    def _known_dataset(cls, value: Any) -> Any:
+        DATASETS.bind(value)  # loading it is for the run
         return value
 
     @field_validator(*_SPECS, mode="before")
@@ -109,7 +114,10 @@ class RunConfig(BaseModel):
         # What a part gets from the run rather than from the configuration.
         given = {"oracle": _NO_ORACLE, "aggregator": Mean(), "features": 1, "num_classes": 2}
         wanted = inspect.signature(registry.get(name)).parameters if isinstance(name, str) else {}
-        registry.create(value, **{key: item for key, item in given.items() if key in wanted})
+        if "shape" not in wanted:
+            registry.create(value, **{key: item for key, item in given.items() if key in wanted})
+        else:  # whether its options fit depends on the samples
+            registry.bind(value, **dict.fromkeys(("features", "num_classes", "shape", "device")))
         return value
 
     @property

@@ -29,18 +29,25 @@ from matl.simulation.scoring import RoundRecord, RoundReport
 from matl.state import State, pack, unpack
 from matl.workloads import TrainingWorkload
 
-__all__ = ["RunDirectory", "open_new", "refuse_other_kind"]
+__all__ = ["RunDirectory", "open_new", "refuse_other_kind", "resume_command"]
 
 _ROUND_COLUMNS = [item.name for item in fields(RoundRecord)]
 _VERDICT_COLUMNS = ["round", "client", "status", "weight", "reason"]
 
 
 # The file whose presence says what a folder holds.
-_MARKS = {"config.toml": ("run", "matl run"), "compare.toml": ("comparison", "matl compare")}
+_MARKS = {
+    "config.toml": ("run", "matl run"),
+    "compare.toml": ("comparison", "matl compare"),
+    "sweep.toml": ("sweep", "matl sweep"),
+    "sweep.yaml": ("sweep", "matl sweep"),
+    "tune.toml": ("search", "matl tune"),
+    "tune.yaml": ("search", "matl tune"),
+}
 
 
 def open_new(path: Path) -> None:
-    """Create a folder, or take one that holds no run or comparison yet.
+    """Create a folder, or take one that holds no run, comparison, sweep or search yet.
 
     Raises
     ------
@@ -58,17 +65,25 @@ def open_new(path: Path) -> None:
 
 
 def refuse_other_kind(path: Path, expected: str) -> None:
-    """Refuse a folder that holds the other kind of work than the one whose mark is ``expected``.
+    """Refuse a folder that holds another kind of work than the one whose mark is ``expected``.
 
     Raises
     ------
     StateError
-        It holds a run where a comparison is expected, or a comparison where a run is.
+        It holds a run where a comparison is expected, or the like.
     """
-    for mark, (kind, command) in _MARKS.items():
-        if mark != expected and (path / mark).is_file() and not (path / expected).is_file():
+    if (path / expected).is_file():
+        return
+    for mark, (kind, _) in _MARKS.items():
+        if mark != expected and (path / mark).is_file():
             wanted = _MARKS[expected][0]
-            raise StateError(f"{path} holds a {kind}, not a {wanted}; go on with {command} --resume {path}")
+            raise StateError(f"{path} holds a {kind}, not a {wanted}; go on with {resume_command(path)}")
+
+
+def resume_command(path: Path) -> str:
+    """What to type to go on with the work in a folder."""
+    command = next((command for mark, (_, command) in _MARKS.items() if (path / mark).is_file()), "matl run")
+    return f"{command} --resume {path}"
 
 
 class RunDirectory:

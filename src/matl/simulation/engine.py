@@ -7,8 +7,8 @@ run depends on its configuration and seed alone: not on threads, on interruption
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Generator
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,12 +19,12 @@ from matl import validate
 from matl.attacks import Attack, AttackView, Knowledge
 from matl.errors import InvalidValueError
 from matl.events import Event, EventSink, ignore
-from matl.learning.datasets import Dataset
-from matl.learning.local import LocalTraining, train_locally
+from matl.learning.server import StatefulOptimizer
 from matl.learning.tasks import Task, accuracy
 from matl.params import Float32
 from matl.records import Rejection, RoundSpec, Status, Update
 from matl.simulation.federation import Population
+from matl.simulation.fleet import Fleet, Trainer, open_fleet
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, share
 from matl.state import State
@@ -45,8 +45,6 @@ class Simulation:
         What is learned.
     workload : TrainingWorkload
         How rounds are judged and the model is stepped.
-    recipe : LocalTraining
-        What clients do locally.
     attack : Attack or None
         What malicious clients do; ``None`` for nothing.
     rounds : int
@@ -62,7 +60,6 @@ class Simulation:
     population: Population
     task: Task
     workload: TrainingWorkload
-    recipe: LocalTraining = field(default_factory=LocalTraining)
     attack: Attack | None = None
     rounds: int = 30
     participation: float = 1.0
@@ -79,32 +76,72 @@ class Simulation:
     def init(self) -> State:
         """The state before the first round."""
         params = self.task.init(stream(self.seed, "init"))
-        return {"version": 1, "workload": self.workload.init(params), "history": [], "statuses": {}, "weights": {}}
+        state = {"version": 1, "workload": self.workload.init(params), "history": [], "statuses": {}, "weights": {}}
+        if isinstance(self.workload.optimizer, StatefulOptimizer):
+            state["memory"] = np.zeros((len(self.population.data.clients), params.size), np.float32)
+        return state
 
-    def run(self, state: State, *, sink: EventSink = ignore) -> Iterator[tuple[RoundReport, State]]:
-        """Run the rounds that are left, yielding each with the state after it."""
-        with threadpool_limits(1):
+    def run(
+        self, state: State, *, sink: EventSink = ignore, workers: int = 1
+    ) -> Generator[tuple[RoundReport, State], None, None]:
+        """Run the rounds that are left, yielding each with the state after it; close it to end its workers early.
+
+        Parameters
+        ----------
+        state : State
+            Where to begin: `init`, or what an earlier round yielded.
+        sink : callable
+            Called with every event.
+        workers : int
+            Processes that train the clients; the results do not depend on it.
+
+        Raises
+        ------
+        WorkerLostError
+            Worker processes ended twice within one round.
+        """
+        validate.whole(1, workers=workers)
+        run = self.workload.run
+
+        def lost(reason: str) -> None:
+            sink(Event("workers_lost", run, int(state["workload"]["round"]), {"reason": reason}))
+
+        trainer = Trainer(
+            clients=self.population.data.clients,
+            malicious=self.population.malicious,
+            task=self.task,
+            recipe=self.workload.recipe,
+            attack=self.attack,
+            seed=self.seed,
+        )
+        with threadpool_limits(1), open_fleet(trainer, workers, lost) as fleet:
             while int(state["workload"]["round"]) < self.rounds:
-                report, state = self._step(state, sink)
+                report, state = self._step(state, sink, fleet)
                 yield report, state
 
-    def _step(self, state: State, sink: EventSink) -> tuple[RoundReport, State]:
+    def _step(self, state: State, sink: EventSink, fleet: Fleet) -> tuple[RoundReport, State]:
         started = time.perf_counter()
         spec = self.workload.plan(state["workload"])
-        accepted, rejections = self._collect(spec, state["workload"])
+        participants = self._participants(spec.round)
+        accepted, rejections, memories = self._collect(participants, spec, state, fleet)
         seed = derive_seed(self.seed, "judge", spec.round)
         cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed)
         outcome, after = self.workload.reduce(cohort, state["workload"])
         rows = _rows(outcome, accepted, rejections, state["statuses"])
         record = self._record(spec.round, rows, outcome, after["params"], time.perf_counter() - started)
         _publish(sink, spec, rows, state["statuses"], record)
+        weights = {row.client: row.weight for row in rows}
         new_state = {
             **state,
             "workload": after,
             "history": [*state["history"], asdict(record)],
             "statuses": {**state["statuses"], **{row.client: row.status.value for row in rows}},
-            "weights": {**state["weights"], **{row.client: row.weight for row in rows}},
+            "weights": {**state["weights"], **weights},
         }
+        if memories is not None:
+            counted = [weights[self.population.ids[index]] > 0 for index in participants]
+            new_state["memory"] = state["memory"].copy()
+            new_state["memory"][np.array(participants)[counted]] = memories[counted]
         return RoundReport(record, rows), new_state
 
     @cached_property
@@ -118,48 +155,24 @@ class Simulation:
         drawn = stream(self.seed, "participants", number).choice(self._pool, size=count, replace=False)
         return sorted(int(index) for index in drawn)
 
-    def _collect(self, spec: RoundSpec, state: State) -> tuple[list[Accepted], list[Rejection]]:
-        """Let the round's clients train and lie, and screen what they send."""
-        participants = self._participants(spec.round)
-        acting = self.attack.at(spec.round) if self.attack is not None else None
-        liars = [row for row, i in enumerate(participants) if i in self.population.malicious]
-        # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
-        with np.errstate(over="ignore", invalid="ignore"):
-            updates = self._train(participants, acting, state["params"], spec.round)
-            if acting is not None and liars:
-                self._craft(updates, liars, acting, spec.round)
-        accepted: list[Accepted] = []
-        rejections: list[Rejection] = []
-        seen: set[str] = set()
-        for row, index in enumerate(participants):
-            message = self._message(index, updates[row], spec)
-            if acting is not None and row in liars:
-                tampered = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
-                message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
-            sender = self.population.ids[index]
-            verify = partial(_sent_by, sender)
-            result = self.workload.screen(message, spec, state, seen=seen, verify=verify)
-            if isinstance(result, Rejection):
-                rejections.append(replace(result, client_id=sender))  # whoever the message claims to be from
-            else:
-                accepted.append(result)
-                seen.add(message.client_id)
-        return accepted, rejections
+    def _train(
+        self, participants: list[int], number: int, state: State, fleet: Fleet
+    ) -> tuple[Float32, Float32 | None]:
+        """Updates of the round's clients, and, if the algorithm has it, what they remember if their updates count."""
+        params, optimizer = state["workload"]["params"], self.workload.optimizer
+        if not isinstance(optimizer, StatefulOptimizer):
+            return fleet.train(participants, number, params), None
+        shared = optimizer.shared(state["workload"]["optimizer"])
+        own = state["memory"][participants]
+        updates = fleet.train(participants, number, params, optimizer.shift(own, shared))
+        return updates, optimizer.remember(own, shared, updates, self.workload.recipe.learning_rate)
 
-    def _train(self, participants: list[int], acting: Attack | None, params: Float32, number: int) -> Float32:
-        data = [self._dataset(i, acting if i in self.population.malicious else None) for i in participants]
-        rngs = [stream(self.seed, "client", number, i) for i in participants]
-        return train_locally(self.task, params, data, self.recipe, rngs)
-
-    def _dataset(self, index: int, acting: Attack | None) -> Dataset:
-        clean = self.population.data.clients[index]
-        if acting is None:
-            return clean
-        rng = stream(self.seed, "poison", index)  # the same poison every round
-        X, y = acting.poison(clean.X, clean.y, clean.num_classes, rng)
-        return Dataset(clean.name, X, y, clean.num_classes, clean.image_shape)
-
-    def _craft(self, updates: Float32, liars: list[int], acting: Attack, number: int) -> None:
+    def _poison(self, updates: Float32, participants: list[int], number: int) -> list[int]:
+        """Let the malicious among the participants change their updates in place; return their rows if they act."""
+        acting = self.attack.at(number) if self.attack is not None else None
+        liars = [row for row, index in enumerate(participants) if index in self.population.malicious]
+        if acting is None or not liars:
+            return []
         honest = np.delete(updates, liars, axis=0) if acting.knowledge is Knowledge.OMNISCIENT else None
         view = AttackView(round=number, own=updates[liars], honest=honest, clients=len(updates))
         crafted = np.asarray(acting.craft(view, stream(self.seed, "attack", number)))
@@ -169,9 +182,38 @@ class Simulation:
                 f"{crafted.shape}"
             )
         updates[liars] = crafted
+        return liars
 
-    def _message(self, index: int, update: Float32, spec: RoundSpec) -> Update:
-        rng = stream(self.seed, "network", spec.round, index)
+    def _collect(
+        self, participants: list[int], spec: RoundSpec, state: State, fleet: Fleet
+    ) -> tuple[list[Accepted], list[Rejection], Float32 | None]:
+        """Let the round's clients train and lie, and screen what they send; also what they may come to remember."""
+        acting = self.attack.at(spec.round) if self.attack is not None else None
+        # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
+        with np.errstate(over="ignore", invalid="ignore"):
+            updates, memories = self._train(participants, spec.round, state, fleet)
+            liars = self._poison(updates, participants, spec.round)
+        accepted: list[Accepted] = []
+        rejections: list[Rejection] = []
+        seen: set[str] = set()
+        # Seconds; simulated, a few with a tail.
+        arrivals = stream(self.seed, "network", spec.round).lognormal(1.0, 0.5, size=len(self.population.ids))
+        for row, index in enumerate(participants):
+            message = self._message(index, updates[row], spec, float(arrivals[index]))
+            if acting is not None and row in liars:
+                tampered = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
+                message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
+            sender = self.population.ids[index]
+            verify = partial(_sent_by, sender)
+            result = self.workload.screen(message, spec, state["workload"], seen=seen, verify=verify)
+            if isinstance(result, Rejection):
+                rejections.append(replace(result, client_id=sender))  # whoever the message claims to be from
+            else:
+                accepted.append(result)
+                seen.add(message.client_id)
+        return accepted, rejections, memories
+
+    def _message(self, index: int, update: Float32, spec: RoundSpec, received_at: float) -> Update:
         return Update(
             client_id=self.population.ids[index],
             run=spec.run,
@@ -181,7 +223,7 @@ class Simulation:
             payload=self.workload.layout.unflatten(update),
             num_examples=len(self.population.data.clients[index]),
             nonce=f"{spec.round}-{index}",
-            received_at=float(rng.lognormal(mean=1.0, sigma=0.5)),  # seconds; simulated, a few seconds with a tail
+            received_at=received_at,
         )
 
     def _record(

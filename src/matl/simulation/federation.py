@@ -2,50 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from matl import validate
-from matl.errors import InvalidValueError
-from matl.learning.datasets import Dataset, Source, load_dataset
-from matl.learning.partition import DirichletPartition, FederatedData, Partition, split_federation
+from matl.learning.datasets import Dataset, Source, as_source
+from matl.learning.partition import PARTITIONS, FederatedData, Partition, split_federation
 from matl.simulation.randomness import stream
 
-__all__ = ["Population", "as_source", "federate"]
-
-
-def as_source(dataset: str | Source | Dataset | tuple[Any, Any]) -> Source:
-    """A data set given by name, as a record, or as arrays ``(X, y)`` with labels 0 .. K - 1."""
-    if isinstance(dataset, str):
-        return load_dataset(dataset)
-    if isinstance(dataset, Source):
-        return dataset
-    if isinstance(dataset, Dataset):
-        return Source(dataset)
-    given: Any = dataset  # what a caller passes need not be what the signature says
-    if not (isinstance(given, tuple | list) and len(given) == 2):
-        raise InvalidValueError(
-            f"expected dataset as a name, Source, Dataset, FederatedData or arrays (X, y), got a {type(given).__name__}"
-        )
-    X, y = (np.asarray(part) for part in given)
-    if y.dtype.kind not in "biuf" or y.ndim != 1 or not y.size or (y % 1 != 0).any():
-        raise InvalidValueError(
-            f"expected (X, y) with one whole-number label 0 .. K - 1 per sample, got y of shape {y.shape} and {y.dtype}"
-        )
-    labels = y.astype(np.int64)
-    flat = X.reshape(len(X), -1) if X.size else X
-    return Source(Dataset("custom", flat.astype(np.float32), labels, int(labels.max()) + 1))
+__all__ = ["Population", "federate"]
 
 
 def federate(
-    dataset: str | Source | Dataset | tuple[Any, Any] = "digits",
+    dataset: str | Mapping[str, Any] | Source | Dataset | tuple[Any, Any] = "digits",
     *,
     clients: int = 50,
     alpha: float = 0.5,
-    partition: Partition | None = None,
+    partition: str | Mapping[str, Any] | Partition = "dirichlet",
     root_size: int = 100,
     seed: int = 0,
 ) -> FederatedData:
@@ -53,14 +29,14 @@ def federate(
 
     Parameters
     ----------
-    dataset : str, Source, Dataset or (X, y)
-        Name of a data set, or the data.
+    dataset : str, mapping, Source, Dataset or (X, y)
+        A data set by name or by a table of ``name`` and options, or the data.
     clients : int
         Number of clients.
     alpha : float
-        Concentration of the Dirichlet label skew; used when ``partition`` is not given.
-    partition : Partition, optional
-        Another way to spread the samples.
+        Concentration for partitions that take one and are given none of their own; small is skewed.
+    partition : str, mapping or Partition
+        How the samples are spread: by name, by a table of ``name`` and options, or as an object.
     root_size : int
         Samples the validator owns, the same number of each class.
     seed : int
@@ -82,10 +58,16 @@ def federate(
     return split_federation(
         as_source(dataset),
         clients=clients,
-        partition=partition if partition is not None else DirichletPartition(alpha),
+        partition=partition if isinstance(partition, Partition) else _partition(partition, alpha),
         root_size=root_size,
         rng=stream(seed, "partition"),
     )
+
+
+def _partition(spec: str | Mapping[str, Any], alpha: float) -> Partition:
+    options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
+    takes_alpha = "alpha" in inspect.signature(PARTITIONS.get(options.get("name", ""))).parameters
+    return PARTITIONS.create({"alpha": alpha, **options} if takes_alpha else options)
 
 
 @dataclass(frozen=True)

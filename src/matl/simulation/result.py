@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import resource
 import subprocess
@@ -58,8 +59,14 @@ class RunResult:
         The final model.
     seconds : float
         Wall time of all rounds.
+    dataset : str
+        What the data set calls itself, which may say more than the name it was asked for by.
+    data : mapping
+        How it is spread over the clients: see `matl.learning.partition.PartitionStatistics.summary`.
     settings : mapping
         What was run, in words a reader can repeat.
+    metrics : mapping of str to float
+        What the task itself measures of the final model on the test set, beside its accuracy.
     """
 
     name: str
@@ -78,7 +85,10 @@ class RunResult:
     history: tuple[Mapping[str, Any], ...]
     params: Float32 = field(repr=False)
     seconds: float = 0.0
+    dataset: str = ""
+    data: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[str]:
@@ -98,17 +108,20 @@ class RunResult:
             "kind": "run",
             "name": self.name,
             "simulation": True,
-            **{key: settings.get(key) for key in ("dataset", "attack", "alpha", "seed")},
+            "dataset": self.dataset,
+            **{key: settings.get(key) for key in ("attack", "alpha", "seed")},
             "rounds": len(self.history),
             "failed_rounds": self.failed_rounds,
             "last_failure": self.failures[-1] if self.failures else "",
             "clients": self.clients,
+            "data": dict(self.data),
             "malicious": len(self.malicious),
             "gives_verdicts": self.gives_verdicts,
             "bound": self.bound,
             "outside_bound": self.outside_bound,
             "accuracy": self.accuracy,
             "ceiling_accuracy": self.ceiling_accuracy,
+            "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
             "tpr": self.tpr,
             "fpr": self.fpr,
             "zero_weight_tpr": self.zero_weight_tpr,
@@ -139,6 +152,8 @@ def summarise(
     unused = {client for client, weight in state["weights"].items() if weight == 0}
     mode = simulation.workload.mode
     history = tuple(state["history"])
+    params, test = state["workload"]["params"], population.data.test
+    device, metrics = (getattr(simulation.task, name, None) for name in ("device", "metrics"))
     return RunResult(
         name=name,
         accuracy=history[-1]["accuracy"],
@@ -154,16 +169,19 @@ def summarise(
         bound=mode.bound if mode.gives_verdicts else None,
         outside_bound=mode.gives_verdicts and len(liars) > mode.bound * len(present) + 1e-9,
         history=history,
-        params=state["workload"]["params"],
+        params=params,
         seconds=float(np.sum([row["seconds"] for row in history])),
-        settings=settings,
+        dataset=test.name,
+        data={**population.data.statistics().summary(), "class_names": test.class_names},
+        settings={**settings, "device": device} if device is not None else settings,
+        metrics=metrics(params, test.X, test.y) if callable(metrics) else {},
     )
 
 
 @cache
 def provenance() -> dict[str, Any]:
     """Versions and, in a git checkout, the commit that ran and whether its files had been changed."""
-    packages = ("matl", "numpy", "scikit-learn")
+    packages = ("matl", "numpy", "scikit-learn", "torch")
     versions = {"python": platform.python_version()}
     for package in packages:
         try:

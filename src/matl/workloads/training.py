@@ -6,15 +6,16 @@ plain-data state, so that every host decides alike and any of them can stop and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from matl import validate
-from matl.errors import BoundError, UndecidedError
-from matl.learning.server import ServerOptimizer, ServerSGD
+from matl.errors import BoundError, InvalidValueError, UndecidedError
+from matl.learning.local import LocalTraining
+from matl.learning.server import RoundSummary, ServerOptimizer, ServerSGD
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout, values_hash
 from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
@@ -22,6 +23,9 @@ from matl.screening import Verifier, largest_payload, screen_envelope, screen_va
 from matl.state import State
 
 __all__ = ["Accepted", "Outcome", "TrainingWorkload"]
+
+# Norms enter the summary of a round up to this multiple of their median.
+_LONGEST = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,10 @@ class TrainingWorkload:
         Identifier of the run.
     optimizer : ServerOptimizer
         What is done with the aggregate.
-    recipe : mapping
-        What clients do locally, as plain data.
+    recipe : LocalTraining
+        What clients do locally.
+    clients : int or None
+        How many clients there are in all; ``None`` if only those that take part are known.
     max_norm : float or None
         L2 norm above which an update is rejected.
     max_examples : int
@@ -81,7 +87,8 @@ class TrainingWorkload:
     layout: ParamLayout
     run: str
     optimizer: ServerOptimizer = field(default_factory=ServerSGD)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
+    recipe: LocalTraining = field(default_factory=LocalTraining)
+    clients: int | None = None
     max_norm: float | None = None
     max_examples: int = 1_000_000
     weight_cap: float = 3.0
@@ -93,6 +100,12 @@ class TrainingWorkload:
         validate.non_negative(max_staleness=self.max_staleness)
         if self.max_norm is not None:
             validate.positive(max_norm=self.max_norm)
+        for key, needed in self.optimizer.recipe.items():
+            if getattr(self.recipe, key) != needed:
+                raise InvalidValueError(
+                    f"{type(self.optimizer).__name__} needs clients with {key}={needed}, got a recipe with "
+                    f"{key}={getattr(self.recipe, key)}"
+                )
 
     def init(self, params: Float32) -> State:
         """The state before the first round, from initial parameters (d,)."""
@@ -117,7 +130,7 @@ class TrainingWorkload:
             max_norm=self.max_norm,
             max_examples=self.max_examples,
             max_staleness=self.max_staleness,
-            recipe=self.recipe,
+            recipe=self.recipe.as_dict(),
             config_digest=self.config_digest,
         )
 
@@ -163,7 +176,10 @@ class TrainingWorkload:
         except (BoundError, UndecidedError) as error:  # too few updates for the rule, or a judge without a yardstick
             return self._failed(str(error), version, state)
         with np.errstate(over="ignore", invalid="ignore"):  # checked below
-            params, optimizer_state = self.optimizer.step(state["params"], judgement.aggregate, state["optimizer"])
+            summary = self._summary(cohort, judgement)
+            params, optimizer_state = self.optimizer.step(
+                state["params"], judgement.aggregate, state["optimizer"], summary
+            )
         if not np.isfinite(params).all():
             return self._failed("the aggregate would make the model overflow; set max_norm", version, state)
         after = {**state, "round": version, "params": params, "mode": mode_state, "optimizer": optimizer_state}
@@ -175,6 +191,20 @@ class TrainingWorkload:
             "model_after": after["model_hashes"][str(version)],
         }
         return Outcome(replace(judgement, digests=digests)), after
+
+    def _summary(self, cohort: Cohort, judgement: Judgement) -> RoundSummary:
+        """What the server optimiser is told about the units that counted."""
+        counted = cohort.weights * np.array([verdict.weight for verdict in judgement.verdicts])
+        shares = counted / counted.sum() if counted.any() else np.full(len(counted), 1 / len(counted))
+        norms = cohort.X.norms()
+        norms = np.minimum(norms, _LONGEST * np.median(norms[shares > 0]))
+        steps = np.array([self.recipe.steps_for(int(count)) for count in cohort.weights])
+        return RoundSummary(
+            mean_square_norm=float(shares @ np.square(norms)),
+            mean_steps=float(shares @ steps),
+            learning_rate=self.recipe.learning_rate,
+            participation=min(1.0, np.count_nonzero(shares) / (self.clients or len(shares))),
+        )
 
     def _failed(self, reason: str, version: int, state: State) -> tuple[Outcome, State]:
         current = state["model_hashes"][str(version - 1)]

@@ -26,6 +26,7 @@ from matl.campaigns.report.svg import (
     y_axis,
 )
 from matl.campaigns.report.theme import SERIES
+from matl.learning.partition import PartitionStatistics
 
 __all__ = [
     "MAX_BAND_ROUNDS",
@@ -307,11 +308,19 @@ def partition_chart(clients: Clients) -> tuple[Markup, int] | None:
     count = sum(group.size for group in shown)
     classes = clients.counts.shape[1]
     row = min(24.0, max(9.0, 480.0 / classes))
-    left, top, gap = 62.0, 34.0, 18.0
+    names = [shorten(name, 18) for name in clients.names]
+    left, top, gap = max(78.0, 18 + 6.8 * max(map(len, names))), 34.0, 18.0
     column = min(20.0, (980 - left - gap - 6) / count)
     bottom = top + row * classes
-    bars = bottom + 44
-    parts = [_class_names(classes, left, top, row), label(left - 10, bars, "samples", anchor="end", class_="tick")]
+    bars, divergences = bottom + 44, bottom + 80
+    parts = [
+        _class_names(names, left, top, row),
+        label(left - 10, bars, "examples", anchor="end", class_="tick"),
+        label(left - 10, divergences, "divergence", anchor="end", class_="tick"),
+    ]
+    held = clients.counts.sum(axis=1)
+    divergence = np.zeros(total)
+    divergence[held > 0] = PartitionStatistics.of(clients.counts[held > 0]).divergence
     start = left
     for group, (name, colour, cap) in zip(
         shown, (("malicious", MALICIOUS, "square"), ("honest", HONEST, "round")), strict=True
@@ -323,14 +332,15 @@ def partition_chart(clients: Clients) -> tuple[Markup, int] | None:
         parts.append(tag("path", d=f"M{start:.1f} {top - 9:.1f}H{end - 2:.1f}", stroke=colour, stroke_width="3"))
         parts.append(label(start, top - 16, f"{name} ({full:,})", class_="series", fill=colour))
         parts.append(_dots(clients.counts, group, start, top, column, row, colour, cap))
-        parts.append(_bars(clients.samples, group, start, bars, column, colour))
+        parts.append(_bars(clients.samples[group] / max(int(clients.samples.max()), 1), start, bars, column, colour))
+        parts.append(_bars(divergence[group], start, divergences, column, colour))
         start = end + gap
     width = max(start - gap + 6, 320.0)
     description = (
         f"{plural(total, 'client')} in columns, {plural(classes, 'class')} in rows; a larger dot is more examples. "
         f"Clients hold {int(clients.samples.min()):,} to {int(clients.samples.max()):,} examples each."
     ).replace("classs", "classes")
-    return drawing(width, bars + 8, "How the training data are spread over clients", description, *parts), count
+    return drawing(width, divergences + 8, "How the training data are spread over clients", description, *parts), count
 
 
 def _by_class(clients: Clients, chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
@@ -348,13 +358,13 @@ def _thin(items: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
     return items[np.linspace(0, items.size - 1, limit).round().astype(np.int64)]
 
 
-def _class_names(classes: int, left: float, top: float, row: float) -> Markup:
+def _class_names(names: Sequence[str], left: float, top: float, row: float) -> Markup:
     step = max(1, math.ceil(12 / row))
-    names = [
-        label(left - 10, top + row * (k + 0.5) + 4, f"class {k}" if k == 0 else str(k), anchor="end", class_="tick")
-        for k in range(0, classes, step)
+    texts = [
+        label(left - 10, top + row * (k + 0.5) + 4, names[k], anchor="end", class_="tick")
+        for k in range(0, len(names), step)
     ]
-    return tag("g", *names)
+    return tag("g", *texts)
 
 
 def _dots(
@@ -379,12 +389,8 @@ def _dots(
     return tag("g", *paths, stroke=colour, stroke_linecap=cap)
 
 
-def _bars(
-    samples: NDArray[np.int64], group: NDArray[np.intp], start: float, bottom: float, column: float, colour: str
-) -> Markup:
-    largest = max(int(samples.max()), 1)
+def _bars(shares: Floats, start: float, bottom: float, column: float, colour: str) -> Markup:
     path = "".join(
-        f"M{start + column * (i + 0.5):.1f} {bottom:.1f}v{-26 * samples[client] / largest:.1f}"
-        for i, client in enumerate(group)
+        f"M{start + column * (i + 0.5):.1f} {bottom:.1f}v{-26 * share:.1f}" for i, share in enumerate(shares)
     )
     return tag("path", d=path, stroke=colour, stroke_width=f"{max(column * 0.62, 1):.1f}")

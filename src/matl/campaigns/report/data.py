@@ -41,12 +41,15 @@ class Clients:
         Examples each client holds.
     counts : int64 array of shape (n, K)
         The same by class; K is 0 for a task without classes.
+    names : tuple of K str
+        What the classes are called.
     """
 
     ids: tuple[str, ...]
     malicious: NDArray[np.bool_]
     samples: Ints
     counts: Ints
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from matl.campaigns.report import tables
 from matl.campaigns.report.data import Entry, Report
@@ -12,6 +12,18 @@ from matl.campaigns.report.provenance import Section
 __all__ = ["header", "headline"]
 
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+_DEALT = {
+    "iid": "with data dealt out evenly",
+    "shards": "each with a few shards of the data sorted by class",
+    "classes": "each with a few classes alone",
+    "quantity": "some of them with much data and many with little",
+    "rotation": "each with its images at an angle of its own",
+    "brightness": "each with images brighter or darker by an amount of its own",
+    "natural": "each with the data of whole groups",
+}
+"""How the data were spread, in words, by the name of the partition."""
 
 
 def header(report: Report, sections: Sequence[Section]) -> Markup:
@@ -76,12 +88,12 @@ def _sentence(report: Report) -> str:
 
 
 def _skew(report: Report) -> str:
-    alpha = report.fact("alpha")
-    if report.fact("partition") == "iid":
-        return ", with data dealt out evenly"
-    if isinstance(alpha, int | float):
+    partition, table = report.fact("partition") or "dirichlet", report.facts.get("partition")
+    own = table.get("alpha") if isinstance(table, Mapping) else None
+    alpha = own if own is not None else report.fact("alpha")
+    if partition == "dirichlet" and isinstance(alpha, int | float):
         return f", each with its own mix of classes (Dirichlet, \u03b1 = {alpha:g})"
-    return ""
+    return f", {_DEALT[partition]}" if partition in _DEALT else ""
 
 
 def _figures(report: Report) -> Markup:

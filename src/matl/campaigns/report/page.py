@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 from matl.campaigns.report import charts, header, heatmap, provenance, tables, theme
 from matl.campaigns.report.data import Clients, Report, Run, Verdicts
-from matl.campaigns.report.markup import Markup, number, plural, tag, words
+from matl.campaigns.report.markup import Markup, number, percent, plural, tag, words
 from matl.campaigns.report.provenance import Section
+from matl.learning.partition import PartitionStatistics
 
 __all__ = ["render"]
 
@@ -137,7 +138,8 @@ def _partition(report: Report) -> Section | None:
         return None
     picture, count = drawn
     caption = (
-        "Examples by client (column) and class (row); the area of a dot is the count. Bars: all examples of the client."
+        "Examples by client (column) and class (row); the area of a dot is the count. Bars: all examples of the "
+        "client, and its divergence from 0 to 100\u202f%."
     )
     if count < len(clients.ids):
         caption += f" {count} of {plural(len(clients.ids), 'client')} are drawn, evenly chosen; clients.csv holds all."
@@ -163,10 +165,15 @@ def _partition(report: Report) -> Section | None:
 
 def _partition_text(clients: Clients) -> str:
     held = (clients.counts > 0).sum(axis=1)
+    spread = PartitionStatistics.of(clients.counts[held > 0]).summary()
+    amount, share = number(spread["effective_classes_mean"], 2), percent(spread["divergence_mean"], 0)
     return (
         "Uneven data make honest clients look odd, which is what makes judging hard. Here a client holds examples of "
-        f"{number(float(held.mean()), 2)} of {clients.counts.shape[1]} classes on average. Squares are malicious "
-        "clients, circles honest ones."
+        f"{number(float(held.mean()), 2)} of {clients.counts.shape[1]} classes on average, worth {amount} equally "
+        "frequent ones (exp of the entropy of its labels). Its divergence is the share of its examples that would have "
+        f"to change class for it to hold the mix of all clients together (total variation): {share} on average. Half "
+        f"of the clients hold at most {spread['samples_median']:,.0f} examples. Squares are malicious clients, circles "
+        "honest ones."
     )
 
 

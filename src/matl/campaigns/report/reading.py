@@ -106,18 +106,19 @@ def _load_run(directory: Path) -> Run:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise StateError(f"{config} is not valid TOML: {error}") from error
+    result = _json(directory / "result.json")
     return Run(
         directory=directory,
-        result=_json(directory / "result.json"),
+        result=result,
         config=settings,
         config_text=text,
-        clients=_clients(directory / "clients.csv"),
+        clients=_clients(directory / "clients.csv", result),
         rounds=_rounds(directory / "rounds.csv"),
         verdicts=_verdicts(directory / "verdicts.csv"),
     )
 
 
-def _clients(path: Path) -> Clients | None:
+def _clients(path: Path, result: Mapping[str, Any]) -> Clients | None:
     columns = _csv(path, "client", "malicious", "samples")
     if columns is None:
         return None
@@ -129,7 +130,17 @@ def _clients(path: Path) -> Clients | None:
         malicious=_integers(path, "malicious", columns["malicious"]) != 0,
         samples=_integers(path, "samples", columns["samples"]),
         counts=np.stack(counts, axis=1) if counts else np.zeros((len(ids), 0), np.int64),
+        names=_class_names(result, len(counts)),
     )
+
+
+def _class_names(result: Mapping[str, Any], classes: int) -> tuple[str, ...]:
+    """The names the data set gives its classes, or else their numbers."""
+    data = result.get("data")
+    names = data.get("class_names") if isinstance(data, dict) else None
+    if isinstance(names, list) and len(names) == classes:
+        return tuple(str(name) for name in names)
+    return ("class 0", *map(str, range(1, classes)))[:classes]
 
 
 def _rounds(path: Path) -> Rounds | None:
