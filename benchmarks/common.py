@@ -57,13 +57,18 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *lines))
 
 
+def commit() -> str:
+    """The commit that ran, and whether its files had been changed."""
+    origin = provenance()
+    return (origin["commit"] or "unknown")[:12] + (" with uncommitted changes" if origin["dirty"] else "")
+
+
 def write(out: Path, table: str, remarks: str, rows: list[dict[str, Any]], seconds: float) -> str:
     """Write the table with its footer, and the raw rows beside it; return the text."""
     origin = provenance()
     versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    commit = (origin["commit"] or "unknown")[:12]
     note = " `*`: outside the mode's declared bound." if "% *" in table else ""
-    text = f"{table}\n\n{remarks} Commit {commit}; {versions}; {seconds:.0f} s.{note}\n"
+    text = f"{table}\n\n{remarks} Commit {commit()}; {versions}; {seconds:.0f} s.{note}\n"
     make_directory(out.parent)
     write_atomic(out.with_suffix(".md"), text)
     write_atomic(out.with_suffix(".json"), json.dumps({**origin, "rows": rows}, indent=1) + "\n")

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import markdown
+from common import commit, markdown
 from torch import nn
 
 import matl
@@ -103,7 +103,6 @@ def parity() -> tuple[bool, str]:
 
 def report(device: str, hardware: str, passed: bool, summary: str, rows: list[dict[str, Any]]) -> str:
     """The part of the page that is generated."""
-    origin = provenance()
     table = markdown(
         ["network", "batch", "CPU, one thread, samples/s", "GPU, samples/s", "GPU / CPU", "gradients apart"],
         [
@@ -120,7 +119,7 @@ def report(device: str, hardware: str, passed: bool, summary: str, rows: list[di
     )
     return (
         f"Last run on {datetime.now(UTC):%Y-%m-%d} on {hardware}, torch {torch.__version__}, commit "
-        f"{(origin['commit'] or 'unknown')[:12]}. Parity tests: {'passed' if passed else 'FAILED'} ({summary}).\n\n"
+        f"{commit()}. Parity tests: {'passed' if passed else 'FAILED'} ({summary}).\n\n"
         f"{table}\n\nStacks of {MODELS} clients on 3 x 32 x 32 images, parameters and samples sent and gradients "
         "fetched at every step, as simulations do. *Gradients apart*: the largest difference between CPU and GPU, in "
         "units of the largest entry.\n"

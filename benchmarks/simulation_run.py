@@ -4,7 +4,7 @@
 
     python benchmarks/simulation_run.py matl mlp FOLDER --workers 2
 
-prints the time at the end of every round as one line of JSON, and writes the final model to ``FOLDER/matl.npy``.
+prints the time at the end of every round as one line of JSON, and writes the final model to ``FOLDER/params.npy``.
 """
 
 from __future__ import annotations

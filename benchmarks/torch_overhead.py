@@ -9,21 +9,18 @@ same parameters. They take turns, and the ratio of the CPU times of each turn co
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import markdown
+from common import markdown, write
 from threadpoolctl import threadpool_limits
 from torch import nn
 
 import matl
-from matl.files import make_directory, write_atomic
 from matl.learning.datasets import Dataset
-from matl.simulation.result import provenance
 
 RESULTS = Path(__file__).parent / "results"
 CASES = {
@@ -97,6 +94,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path, default=RESULTS / "torch_overhead")
     arguments = parser.parse_args()
+    started = time.perf_counter()
     torch.set_num_threads(1)
     with threadpool_limits(1):
         rows = [{"case": case, **measure(*settings, arguments.repeats)} for case, settings in CASES.items()]
@@ -113,16 +111,8 @@ def main() -> None:
             for row in rows
         ],
     )
-    origin = provenance()
-    versions = ", ".join(f"{name} {version}" for name, version in origin["versions"].items())
-    text = (
-        f"{table}\n\nMedians of {arguments.repeats} alternated repeats, CPU time, one thread; both sides end at the "
-        f"same parameters. Commit {(origin['commit'] or 'unknown')[:12]}; {versions}.\n"
-    )
-    print(text)
-    make_directory(arguments.out.parent)
-    write_atomic(arguments.out.with_suffix(".md"), text)
-    write_atomic(arguments.out.with_suffix(".json"), json.dumps({**origin, "rows": rows}, indent=1) + "\n")
+    remarks = f"Medians of {arguments.repeats} repeats in turns, CPU time, one thread; both end at the same parameters."
+    print(write(arguments.out, table, remarks, rows, time.perf_counter() - started))
 
 
 if __name__ == "__main__":

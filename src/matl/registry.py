@@ -103,7 +103,7 @@ class Registry(Generic[T]):
         for key in options:
             if key not in allowed:
                 raise InvalidValueError(
-                    f"{self.kind} {name!r} has no option {key!r}{nearest(key, allowed)}; "
+                    f"{self.kind} {name!r} has no option {key!r}{nearest(str(key), allowed)}; "
                     f"options: {', '.join(allowed) or 'none'}"
                 )
         for key, parameter in inspect.signature(part).parameters.items():

@@ -68,3 +68,13 @@ def test_directories_that_hold_nothing_or_damaged_files(tmp_path):
         with pytest.raises(StateError, match=f"{name} cannot be read: .*is this a finished comparison or sweep"):
             read_finished([tmp_path])
         (tmp_path / name).unlink()
+
+
+def test_results_that_are_none_and_sweeps_without_any(tmp_path):
+    for content in ("{}", '{"settings": [], "accuracy": 1, "seconds": 1, "rounds": 1, "failed_rounds": 0}'):
+        (tmp_path / "result.json").write_text(content)
+        with pytest.raises(StateError, match=r"result.json is not the result of a run"):
+            read_finished([tmp_path])
+    (tmp_path / "sweep.json").write_text('{"cells": [{"cell": "a", "failure": "x"}]}')
+    with pytest.raises(StateError, match="all cells failed, there is nothing to compare"):
+        read_finished([tmp_path])

@@ -185,7 +185,14 @@ def test_problems(read, text, message):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1, 2]", "expected a table of configuration keys, got list"), ("a: [", "is not YAML"), ("1: 2", "got dict")],
+    [
+        ("[1, 2]", "expected a table of configuration keys, got list"),
+        ("a: [", "is not YAML"),
+        (f"a: {'[' * 5000}", "is not YAML"),
+        ("attack: &a { name: sleeper, attack: *a }", "is not YAML: Circular reference"),
+        ("attack: { name: scaling, 1: 2 }", "attack 'scaling' has no option 1"),
+        ("1: 2", "got dict"),
+    ],
 )
 def test_problems_of_yaml(read, text, message):
     assert any(message in line for line in problems(read, text, "trial.yaml"))

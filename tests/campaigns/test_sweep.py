@@ -200,6 +200,13 @@ def test_a_cell_that_fails_has_its_reason_and_stops_no_other(tmp_path, read):
     assert [line["failed"] for line in result.as_dict()["settings"]] == [0, 0, 1, 1, 0, 0]
 
 
+def test_a_part_that_breaks_stops_no_other_cell(tmp_path, read):
+    experiment = read(BASE + "aggregator = 'mean'\n[sweep]\nlocal.steps = [4611686018427387904, 1]")  # no such array
+    broken, sound = sweep(experiment, out=tmp_path / "out").rows
+    assert broken["failure"].startswith("ValueError: ")
+    assert not sound["failure"]
+
+
 def test_failed_cells_are_tried_again(tmp_path, read, monkeypatch):
     out = tmp_path / "out"
     real = module.run_with_ceiling

@@ -179,6 +179,9 @@ def test_the_seeds_are_those_of_development_unless_the_table_names_others(read):
         ("alpha = { low = 0, high = 2, log = true }", "tune.alpha: expected { low"),
         ("alpha = { low = 1, high = 2, log = true, step = 1 }", "tune.alpha: expected { low"),
         ("alpha = { low = 1, high = 2, stp = 1 }", "tune.alpha: expected { low"),
+        ("alpha = { low = 1, high = 2, step = 0 }", "tune.alpha: expected { low"),
+        ("local.proximal = { low = 0, high = 2, log = 1 }", "tune.local.proximal: expected { low"),
+        ("target = 0.9\nrounds = { low = 1, high = 9 }", "tune.rounds: with a target the rounds are what is measured"),
         ("alpha = { choices = [] }", "tune.alpha: expected { low"),
         ("alpha = { low = '1', high = 2 }", "tune.alpha: expected { low"),
         ("alpha = { low = -1.0, high = 2.0 }", "alpha: input should be greater than 0"),
@@ -200,6 +203,26 @@ def test_folders_that_cannot_be_used(whole, tmp_path):
         (tmp_path / "trials.json").write_text(content)
         with pytest.raises(StateError, match=r"trials.json cannot be read: .*start the search anew"):
             tune(search, out=tmp_path, resume=True)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '[{"params": {"alpha": 1.0}, "values": [0.5], "failure": ""}]',
+        '[{"params": [1], "values": [0.5], "failure": ""}]',
+        '[{"params": {"local.learning_rate": 0.1, "server_optimizer": "fedexp", "local.steps": 3}, "values": [0.5], '
+        '"failure": ""}]',
+    ],
+)
+def test_trials_of_another_search_are_refused(whole, tmp_path, content):
+    (tmp_path / "trials.json").write_text(content)
+    with pytest.raises(StateError, match=r"trials.json are not of this search: .*start the search anew"):
+        tune(whole[0], out=tmp_path, resume=True)
+
+
+def test_a_choice_of_whole_recipes_is_printed_whole(read):
+    search = read(BASE + "[tune]\nlocal = { choices = [{ steps = 3 }, { steps = 4 }] }")
+    assert best_of(search, [Trial({"local": {"steps": 4}}, (0.5,))])[1] == "[local]\nbatch_size = 32\nsteps = 4\n"
 
 
 def test_optuna_is_missing(read, tmp_path, monkeypatch):

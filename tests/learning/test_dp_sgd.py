@@ -170,3 +170,31 @@ def test_layers_that_mix_samples_are_refused():
     task, data = TorchTask(mixing, shape=(12,), device="cpu"), client(5)
     with pytest.raises(InvalidValueError, match="layers keep samples apart, got BatchNorm cannot support training"):
         per_example_gradients(task, task.init(np.random.default_rng(0)), data.X, data.y)
+
+
+def test_a_layer_that_is_not_used_has_no_gradient_and_one_that_opacus_refuses_is_named():
+    pytest.importorskip("opacus", reason="opacus is not installed")
+    import torch
+    from torch import nn
+
+    class Idle(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.idle = nn.Linear(12, 3), nn.Linear(2, 2)
+
+        def forward(self, x):
+            return self.used(x)
+
+    class Constant(Idle):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+            self.register_buffer("constant", torch.ones(3))
+
+    data = client(5)
+    task = TorchTask(Idle, shape=(12,), device="cpu")
+    gradients = per_example_gradients(task, task.init(np.random.default_rng(0)), data.X, data.y)
+    assert (gradients.shape, gradients[:, -6:].any(), gradients[:, :-6].any()) == ((5, 45), False, True)
+    task = TorchTask(Constant, shape=(12,), device="cpu")
+    with pytest.raises(InvalidValueError, match="Opacus cannot take the gradients of single samples here"):
+        per_example_gradients(task, task.init(np.random.default_rng(0)), data.X, data.y)

@@ -1,5 +1,7 @@
 """A task has to be made for the samples, the classes and the device of its run."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -52,10 +54,11 @@ def test_a_device_the_task_does_not_compute_on():
 def test_metrics_of_the_task_are_in_the_result():
     class Measuring(MLPTask):
         def metrics(self, params, X, y):
-            return {"samples": float(len(y)), "norm": float(np.linalg.norm(params)), "lost": float("nan")}
+            return {"samples": float(len(y)), "norm": np.linalg.norm(params), "lost": float("nan")}
 
     result = matl.simulate(dataset=IMAGES, task=Measuring(12, 2), **FEW)
     assert result.metrics["norm"] == pytest.approx(np.linalg.norm(result.params))
     assert result.metrics["samples"] > 0
     assert result.as_dict()["metrics"] == {**result.metrics, "lost": None}  # JSON has no NaN
+    json.dumps(result.as_dict())  # nor NumPy's numbers
     assert matl.simulate(dataset=IMAGES, **FEW).as_dict()["metrics"] == {}

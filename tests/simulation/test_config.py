@@ -114,6 +114,7 @@ def test_one_line_for_one_problem(content, message, tmp_path):
 def test_files_that_are_no_configuration(tmp_path):
     assert "is not TOML: " in str(problems("clients = ", tmp_path))
     assert "is not TOML: " in str(problems("clients = 1\nclients = 2", tmp_path))
+    assert "is not TOML: " in str(problems(f"clients = {'[' * 5000}", tmp_path))
     for name, content in {"absent.toml": None, "latin.toml": "größe".encode("latin-1")}.items():
         path = tmp_path / name
         if content is not None:

@@ -177,7 +177,7 @@ def _parse(path: Path) -> dict[str, Any]:
         raise ConfigError(str(path), [f"cannot be read: {error}; name an existing TOML or YAML file"]) from error
     try:
         content = _parse_yaml(text) if yaml else tomllib.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(str(path), [f"is not {'YAML' if yaml else 'TOML'}: {error}"]) from error
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise ConfigError(str(path), [f"expected a table of configuration keys, got {type(content).__name__}"])
@@ -190,9 +190,11 @@ def _parse_yaml(text: str) -> Any:
     except ImportError as error:
         raise MissingExtraError("PyYAML", extra="sim") from error
     try:
-        return yaml.safe_load(text)
+        content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
+    json.dumps(content, default=str)  # raises ValueError where an alias makes a value part of itself
+    return content
 
 
 @dataclass

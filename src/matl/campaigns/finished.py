@@ -46,8 +46,7 @@ class FinishedRun:
     @property
     def settings(self) -> dict[str, str]:
         """Its settings in words, under dotted keys."""
-        settings = self.result.get("settings")
-        return {key: in_words(value) for key, value in flat_settings(settings or {}).items()}
+        return {key: in_words(value) for key, value in flat_settings(self.result["settings"]).items()}
 
 
 def read_finished(directories: Sequence[Path]) -> list[FinishedRun]:
@@ -69,7 +68,10 @@ def read_finished(directories: Sequence[Path]) -> list[FinishedRun]:
     """
     if not directories:
         raise InvalidValueError("expected at least one directory of a finished run, comparison or sweep, got none")
-    return [run for directory in directories for run in _read(directory)]
+    runs = [run for directory in directories for run in _read(directory)]
+    if not runs:
+        raise StateError(f"{', '.join(map(str, directories))}: all cells failed, there is nothing to compare")
+    return runs
 
 
 def differing(runs: Sequence[FinishedRun]) -> list[str]:
@@ -106,9 +108,9 @@ def _read(directory: Path) -> Iterator[FinishedRun]:
     if found is None:
         raise StateError(_why_not(directory))
     if found == "result.json":
-        yield FinishedRun(directory, RunDirectory(directory).read_result())
+        yield _run(directory)
         if (directory / CEILING / "result.json").is_file():
-            yield FinishedRun(directory / CEILING, RunDirectory(directory / CEILING).read_result())
+            yield _run(directory / CEILING)
         return
     path = directory / found
     try:
@@ -121,7 +123,15 @@ def _read(directory: Path) -> Iterator[FinishedRun]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{path} cannot be read: {error!r}; is this a finished comparison or sweep?") from error
     for child in children:
-        yield FinishedRun(directory / child, RunDirectory(directory / child).read_result())
+        yield _run(directory / child)
+
+
+def _run(directory: Path) -> FinishedRun:
+    result = RunDirectory(directory).read_result()
+    figures = [result.get(key) for key in ("accuracy", "seconds", "rounds", "failed_rounds")]
+    if not isinstance(result.get("settings"), Mapping) or not all(isinstance(one, int | float) for one in figures):
+        raise StateError(f"{directory / 'result.json'} is not the result of a run of this version; run it again")
+    return FinishedRun(directory, result)
 
 
 def _why_not(directory: Path) -> str:

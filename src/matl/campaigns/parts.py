@@ -14,7 +14,7 @@ from matl.learning.tasks import TASKS
 from matl.modes import MODES
 from matl.registry import Registry
 
-__all__ = ["REGISTRIES", "OwnPart", "own_parts", "register_parts"]
+__all__ = ["PART_ERRORS", "REGISTRIES", "OwnPart", "own_parts", "register_parts"]
 
 REGISTRIES: dict[str, Registry[Any]] = {
     "dataset": DATASETS,
@@ -26,6 +26,12 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "server_optimizer": SERVER_OPTIMIZERS,
 }
 """Where a configuration's key finds its part."""
+
+PART_ERRORS = (ArithmeticError, AttributeError, LookupError, MemoryError, RuntimeError, TypeError, ValueError)
+"""What a part may raise that does not fit its data or machine (torch says by RuntimeError that an accelerator is full).
+
+One setting out of many has then failed; the others can still be run.
+"""
 
 OwnPart: TypeAlias = tuple[str, str, list[str], Any]
 """Key of the configuration, name, aliases, and what is filed under them."""

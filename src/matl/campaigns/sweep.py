@@ -16,6 +16,7 @@ from matl import validate
 from matl.campaigns import results
 from matl.campaigns.compare import run_with_ceiling
 from matl.campaigns.experiment import Cell, Experiment, read_experiment
+from matl.campaigns.parts import PART_ERRORS
 from matl.campaigns.pool import run_in_processes
 from matl.campaigns.trackers import open_stores, require_trackers, track
 from matl.errors import MatlError, RunInterrupted, StateError, StorageError
@@ -200,7 +201,7 @@ def run_job(job: Job, stop: Callable[[], bool]) -> str:
         raise
     except MatlError as error:
         return str(error)
-    except (MemoryError, RuntimeError) as error:  # as torch says that the accelerator is full
+    except PART_ERRORS as error:
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from matl.campaigns.experiment import Experiment, put, read_experiment
+from matl.campaigns.parts import PART_ERRORS
 from matl.campaigns.results import write_csv
 from matl.errors import ConfigError, MatlError, MissingExtraError, RunInterrupted, StateError, StorageError, nearest
 from matl.files import write_atomic
@@ -115,6 +116,8 @@ def read_search(path: Path) -> Search:
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int for seed in seeds):
         problems.append(f"tune.seeds: expected a list of whole numbers, got {seeds!r}")
     space = _space(table, problems)
+    if target is not None and "rounds" in space:
+        problems.append("tune.rounds: with a target the rounds are what is measured; search for something else")
     if not space and not problems:
         problems.append(
             'tune: expected keys to search through, e.g. "local.learning_rate" = { low = 0.01, high = 1.0 }'
@@ -137,8 +140,8 @@ def tune(
 ) -> list[Trial]:
     """Try settings one after the other, each proposed by a tree-structured Parzen estimator that knows those before it.
 
-    Accuracy is measured on samples set aside from the training data: no test sample, of whatever seed is searched on,
-    is trained on or measured on; see `validation_source`. After every trial ``trials.json`` holds all so far, from
+    Accuracy is measured on samples set aside from the training data: no seed trains or measures on its own test
+    samples, nor on official ones; see `validation_source`. After every trial ``trials.json`` holds all so far, from
     which an interrupted search goes on to the same end.
 
     Parameters
@@ -175,8 +178,14 @@ def tune(
         trials = []
     space = {key: _distribution(optuna, choice) for key, choice in search.space.items()}
     study = optuna.create_study(direction=search.direction)
-    for trial in trials:
-        study.add_trial(_frozen(optuna, trial, space, search))
+    try:
+        for trial in trials:
+            study.add_trial(_frozen(optuna, trial, space, search))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateError(
+            f"the trials in {out / 'trials.json'} are not of this search: {error!r}; change {_FILES[0]} back, or start "
+            "the search anew in another folder"
+        ) from error
     source = as_source(load_config(None, search.experiment.values).dataset)
     while len(trials) < search.trials:
         # A sampler of its own for each trial: what it proposes does not depend on where the search was interrupted.
@@ -223,7 +232,8 @@ def best_of(search: Search, trials: Sequence[Trial]) -> tuple[Trial, str] | None
     plain, _, local = to_toml(config).partition("\n[local]\n")
     lines = [line for line in plain.splitlines() if line.split(" = ")[0] in wanted]
     if "local" in wanted:
-        given = {key.split(".")[1] for key in best.params if "." in key} | {*search.experiment.values.get("local", {})}
+        given = {*search.experiment.values.get("local", {}), *best.params.get("local", {})}
+        given |= {key.split(".")[1] for key in best.params if key.startswith("local.")}
         lines += ["", "[local]", *(line for line in local.splitlines() if line.split(" = ")[0] in given)]
     return best, "\n".join(lines).strip() + "\n"
 
@@ -260,6 +270,8 @@ def _try(search: Search, params: Mapping[str, Any], source: Source, stop: Callab
         raise
     except MatlError as error:
         return Trial(params, (), " ".join(str(error).split()))
+    except PART_ERRORS as error:
+        return Trial(params, (), " ".join(f"{type(error).__name__}: {error}".split()))
     return Trial(params, tuple(values))
 
 
@@ -292,8 +304,8 @@ def _space(table: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str,
             problems.append(f"tune.{key}: unknown key{nearest(first, known)}; keys: {', '.join(known)}")
         elif not _is_choice(choice):
             problems.append(
-                f"tune.{key}: expected {{ low = ..., high = ... }} with low < high and, if wanted, log = true or "
-                f"step = ..., or {{ choices = [...] }}, got {choice!r}"
+                f"tune.{key}: expected {{ low = ..., high = ... }} with low < high and, if wanted, log = true (for "
+                f"low > 0) or step = ... > 0, or {{ choices = [...] }}, got {choice!r}"
             )
         space[key] = choice
     return space
@@ -320,9 +332,9 @@ def _is_choice(choice: Any) -> bool:
         return False
     if not choice.keys() >= {"low", "high"} or not choice.keys() <= {"low", "high", "log", "step"}:
         return False
-    log = choice.get("log", False)
-    positive = choice["low"] > 0 or log is not True
-    return bool(choice["low"] < choice["high"] and positive and not (log and "step" in choice) and log in (True, False))
+    log, step = choice.get("log", False), choice.get("step", 1)
+    fits = choice["low"] > 0 and "step" not in choice if log else step > 0
+    return bool(choice["low"] < choice["high"] and isinstance(log, bool) and fits)
 
 
 def _ends(choice: Mapping[str, Any]) -> list[Any]:
@@ -378,7 +390,10 @@ def _read_trials(out: Path) -> list[Trial]:
     if not path.is_file():
         return []
     try:
-        return [Trial(item["params"], tuple(item["values"]), item["failure"]) for item in json.loads(path.read_text())]
+        return [
+            Trial(item["params"], tuple(item["values"]), item["failure"])
+            for item in json.loads(path.read_text("utf-8"))
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateError(f"{path} cannot be read: {error!r}; start the search anew in another folder") from error
 

@@ -35,7 +35,7 @@ def compare_rules(
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[CONFIG.toml | DIR...]",
+            metavar="CONFIG.toml | DIR",
             help="TOML file with any of the options below as keys; or folders of finished runs, comparisons and "
             "sweeps, to put side by side.",
             show_default=False,

@@ -20,7 +20,7 @@ __all__ = ["tune_settings"]
 def tune_settings(
     experiment: Annotated[
         Path | None,
-        typer.Argument(help="Experiment file with a table [tune], TOML or YAML.", show_default=False, metavar="FILE"),
+        typer.Argument(help="Experiment file with a table \\[tune], TOML or YAML.", show_default=False, metavar="FILE"),
     ] = None,
     out: options.Out = None,
     resume: options.Resume = None,

@@ -179,8 +179,16 @@ def per_example_gradients(task: Task, params: Float32, X: Float32, y: NDArray[np
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         twin.backward(X, y, np.empty_like(params))
         trained = [parameter for parameter in twin.module.parameters() if parameter.requires_grad]
-        gradients = np.hstack([parameter.grad_sample.flatten(start_dim=1).cpu().numpy() for parameter in trained])
+        gradients = np.hstack([_of_samples(parameter, len(X)) for parameter in trained])
         twin.module.set_grad_sample_to_none()
+    return gradients
+
+
+def _of_samples(parameter: Any, n: int) -> Float32:
+    """The gradients (n, size) that Opacus left at a parameter; none where the module did not use it."""
+    if parameter.grad_sample is None:
+        return np.zeros((n, parameter.numel()), np.float32)
+    gradients: Float32 = parameter.grad_sample.flatten(start_dim=1).cpu().numpy()
     return gradients
 
 
@@ -197,7 +205,13 @@ def _hooked(task: TorchTask) -> TorchTask:
                 "expected a module whose layers keep samples apart, got "
                 f"{'; '.join(str(problem) for problem in problems)}; use GroupNorm instead of BatchNorm"
             )
-        twin.module = _opacus("grad_sample").GradSampleModule(twin.module)
+        try:
+            twin.module = _opacus("grad_sample").GradSampleModule(twin.module)
+        except NotImplementedError as error:
+            raise InvalidValueError(
+                f"Opacus cannot take the gradients of single samples here: {error}; keep parameters and constant "
+                "buffers in modules of their own"
+            ) from error
         _HOOKED[task] = twin
     return _HOOKED[task]
 

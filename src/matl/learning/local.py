@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +27,11 @@ LOCAL_OPTIMIZERS = ("sgd", "adam")
 # enough that models, gradients and activations stay in the cache. The results do not depend on it.
 _BLOCK_PARAMS = 2**19
 _BLOCK_CLIENTS = 32
+
+_KEPT = 31 << 20
+"""Bytes. glibc returns freed memory above a threshold to the system, and faults its pages in again at every step: up to
+half of the time of a step. Freeing one block of nearly 32 MiB, which is never touched, raises that threshold to twice
+its size (mallopt(3), M_MMAP_THRESHOLD)."""
 
 # Kingma, Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015.
 _ADAM_FIRST, _ADAM_SECOND, _ADAM_EPSILON = 0.9, 0.999, 1e-8
@@ -154,8 +158,8 @@ def train_locally(
     if len(rngs) != len(clients):
         raise InvalidValueError(f"expected one generator per client, got {len(rngs)} for {len(clients)} clients")
     updates = np.empty((len(clients), params.size), np.float32)
-    size = max(1, min(_BLOCK_CLIENTS, _BLOCK_PARAMS // params.size, len(clients)))
-    memory = _Memory.of(size, params, clients, recipe)
+    size = max(1, min(_BLOCK_CLIENTS, _BLOCK_PARAMS // params.size))
+    np.empty(_KEPT, np.uint8)
     # Clients with as many steps stand together, those with most first: who still trains is then always a prefix.
     order = sorted(range(len(clients)), key=lambda index: -recipe.steps_for(len(clients[index])))
     for start in range(0, len(order), size):
@@ -169,33 +173,8 @@ def train_locally(
                 recipe,
                 [rngs[index] for index in block],
                 None if shift is None else shift[block],
-                memory,
             )
     return updates
-
-
-@dataclass(frozen=True, slots=True)
-class _Memory:
-    """What m clients at most are trained in, made once for all blocks.
-
-    Arrays of this size go back to the system when they are freed, and asking for them anew at every step can take as
-    long as the step.
-    """
-
-    models: Float32  # (m, d)
-    gradients: Float32  # (m, d)
-    X: Float32  # (m, batch_size, features)
-    y: NDArray[np.int64]  # (m, batch_size)
-
-    @classmethod
-    def of(cls, m: int, params: Float32, clients: Sequence[Dataset], recipe: LocalTraining) -> _Memory:
-        width = clients[0].X.shape[1] if clients else 0
-        return cls(
-            np.empty((m, params.size), np.float32),
-            np.empty((m, params.size), np.float32),
-            np.empty((m, recipe.batch_size, width), np.float32),
-            np.empty((m, recipe.batch_size), np.int64),
-        )
 
 
 def _train_block(
@@ -205,22 +184,18 @@ def _train_block(
     recipe: LocalTraining,
     rngs: Sequence[np.random.Generator],
     shift: Float32 | None,
-    memory: _Memory,
 ) -> Float32:
     steps = [recipe.steps_for(len(client)) for client in clients]  # descending
     if recipe.dp is None:
         draws = [recipe._batches(len(client), rng) for rng, client in zip(rngs, clients, strict=True)]
-    models, X, y = memory.models[: len(clients)], memory.X, memory.y
-    models[:] = params
-    descent = _Descent(recipe, params, models, shift, memory.gradients)
-    in_place = "out" in inspect.signature(task.loss_and_gradient).parameters
+    models = np.repeat(params[None], len(clients), axis=0)
+    descent = _Descent(recipe, params, models, shift)
     for step in range(steps[0]):
         active = sum(count > step for count in steps)
         if recipe.dp is None:
-            for i in range(active):
-                X[i], y[i] = clients[i].X[draws[i][step]], clients[i].y[draws[i][step]]
-            into = {"out": memory.gradients[:active]} if in_place else {}
-            _, gradients = task.loss_and_gradient(models[:active], X[:active], y[:active], **into)
+            X = np.stack([clients[i].X[draws[i][step]] for i in range(active)])
+            y = np.stack([clients[i].y[draws[i][step]] for i in range(active)])
+            _, gradients = task.loss_and_gradient(models[:active], X, y)
         else:
             gradients = np.stack(
                 [
@@ -238,11 +213,8 @@ def _train_block(
 class _Descent:
     """Steps of a block of models (m, d), in place; its memory lasts one round."""
 
-    def __init__(
-        self, recipe: LocalTraining, start: Float32, models: Float32, shift: Float32 | None, scratch: Float32
-    ) -> None:
+    def __init__(self, recipe: LocalTraining, start: Float32, models: Float32, shift: Float32 | None) -> None:
         self._recipe, self._start, self._models, self._shift = recipe, start, models, shift
-        self._scratch = scratch  # (m, d), where steps are computed; it may hold the gradients
         self._direction: Callable[[Float32], Float32] = _gradient
         if recipe.optimizer == "adam":
             self._direction = _Adam(models)
@@ -260,8 +232,7 @@ class _Descent:
             gradients = gradients + self._shift[: len(models)]
         if recipe.weight_decay:
             gradients = gradients + np.float32(recipe.weight_decay) * models
-        rate, scratch = np.float32(recipe.learning_rate), self._scratch[: len(models)]
-        models -= np.multiply(self._direction(gradients), rate, out=scratch)
+        models -= np.float32(recipe.learning_rate) * self._direction(gradients)
 
 
 def _gradient(gradients: Float32) -> Float32:

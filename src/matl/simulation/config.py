@@ -102,6 +102,8 @@ class RunConfig(BaseModel):
     @classmethod
     def _known_dataset(cls, value: Any) -> Any:
         DATASETS.bind(value)  # loading it is for the run
+        if isinstance(value, Mapping):  # a path object is no plain data, of which the digest is made
+            return {key: str(item) if isinstance(item, Path) else item for key, item in value.items()}
         return value
 
     @field_validator(*_SPECS, mode="before")
@@ -179,7 +181,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], *, source: str 
             values = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}; name an existing TOML file"]) from error
-        except tomllib.TOMLDecodeError as error:
+        except (tomllib.TOMLDecodeError, RecursionError) as error:
             raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
         source = f"{path} and {source}" if overrides else str(path)
     try:

@@ -174,8 +174,13 @@ def summarise(
         dataset=test.name,
         data={**population.data.statistics().summary(), "class_names": test.class_names},
         settings={**settings, "device": device} if device is not None else settings,
-        metrics=metrics(params, test.X, test.y) if callable(metrics) else {},
+        metrics=_as_floats(metrics(params, test.X, test.y)) if callable(metrics) else {},
     )
+
+
+def _as_floats(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """A task's own metrics as JSON can hold them: NumPy's numbers it cannot."""
+    return {name: float(value) for name, value in metrics.items()}
 
 
 @cache

@@ -136,6 +136,14 @@ def test_test_images_have_the_size_of_those_that_are_learned(tmp_path):
         load_dataset({"name": "idx", "images": tmp_path / "nowhere", "labels": tmp_path / "y"})
 
 
+@pytest.mark.parametrize(("sizes", "data"), [([1] * 65, b"x"), ([0, 2**32 - 1, 2**32 - 1], b"")])
+def test_sizes_that_no_array_can_have(tmp_path, sizes, data):
+    header = bytes([0, 0, 8, len(sizes)]) + b"".join(size.to_bytes(4, "big") for size in sizes)
+    (tmp_path / "x").write_bytes(header + data)
+    with pytest.raises(CorruptDataError, match="x is not an IDX file of images or labels"):
+        load_dataset({"name": "idx", "images": tmp_path / "x", "labels": tmp_path / "x"})
+
+
 @pytest.mark.skipif("MATL_DATA_DIR" not in os.environ, reason="needs the real MNIST files in MATL_DATA_DIR")
 def test_real_mnist():
     source = load_dataset("mnist")

@@ -139,6 +139,7 @@ def test_clipped_numbers_lie_between_0_and_1_and_keep_their_order(values):
                     {"name": "f", "kind": "categorical", "domain": "abc"},
                     {"name": "g", "kind": "numeric", "lower": "0", "upper": 1},
                     {"name": "h", "kind": ["numeric"]},
+                    {"name": "i", "kind": "numeric", "lower": 0, "upper": 10**400},
                 ]
             },
             [
@@ -151,6 +152,7 @@ def test_clipped_numbers_lie_between_0_and_1_and_keep_their_order(values):
                 "column 'f': expected a domain as a list of text or numbers, got 'abc'",
                 "column 'g': a numeric column needs finite bounds",
                 "column 'h': expected kind",
+                "column 'i': a numeric column needs finite bounds",
             ],
         ),
     ],

@@ -183,3 +183,13 @@ def test_parquet_files_that_cannot_be_used(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'matl\[data\]'"):
         read_parquet(path, label="y")
+
+
+def test_a_parquet_column_that_python_cannot_hold_can_be_left_out(tmp_path):
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    offsets, text = (pa.py_buffer(content) for content in (np.array([0, 1, 2], np.int32).tobytes(), b"\xffa"))
+    broken = pa.Array.from_buffers(pa.string(), 2, [None, offsets, text])
+    path = write_parquet(tmp_path / "x.parquet", {"a": [1.0, 2.0], "b": broken, "y": [0, 1]})
+    with pytest.raises(CorruptDataError, match="column 'b' of type string cannot be read: 'utf-8' codec"):
+        read_parquet(path, label="y")
+    assert read_parquet(path, label="y", drop=["b"]).X.shape == (2, 1)

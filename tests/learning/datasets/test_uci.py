@@ -111,6 +111,9 @@ def test_the_table_of_credit_card_clients(tiny, tmp_path, label):
     (folder / "credit_default.csv").write_text(text.rsplit("\n", 1)[0])
     with pytest.raises(CorruptDataError, match=r"expected \[2, 1\] samples of classes 0 and 1, got \[1, 1\]"):
         load_dataset("credit_default")
+    (folder / "credit_default.csv").write_text("")
+    with pytest.raises(CorruptDataError, match="expected columns with names of their own"):
+        load_dataset("credit_default")
 
 
 def test_a_download_of_credit_card_clients(tiny, openml, tmp_path):

@@ -127,6 +127,8 @@ def from_arrays(name: str, X: Any, y: Any) -> Dataset:
             "expected (X, y) with one whole-number label 0 .. K - 1 per sample, got y of shape "
             f"{labels.shape} and {labels.dtype}"
         )
+    if samples.dtype.kind in "cmMV":  # which astype would cut down to something else without an error
+        raise InvalidValueError(f"expected X of numbers, got {samples.dtype}")
     flat = samples.reshape(len(samples), -1) if samples.size else samples
     shape = samples.shape[1:] if samples.ndim > 2 else None
     whole = labels.astype(np.int64)

@@ -93,7 +93,10 @@ def _read_idx(content: bytes, path: Path) -> NDArray[np.uint8]:
         raise CorruptDataError(
             f"{path} says it holds {sizes} bytes, {expected:,} with its header, got {len(content):,}"
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+    try:
+        return np.frombuffer(content, np.uint8, offset=start).reshape(sizes)
+    except ValueError as error:  # more dimensions, or larger ones beside a zero, than an array can have
+        raise CorruptDataError(f"{path} is not an IDX file of images or labels: {error}") from error
 
 
 # Digests of the uncompressed IDX files as published with the data set in 1998; every mirror agrees on them.

@@ -22,6 +22,9 @@ Kind: TypeAlias = Literal["numeric", "categorical", "label", "identifier"]
 OutOfBounds: TypeAlias = Literal["error", "clip"]
 Value: TypeAlias = str | int | float
 
+_LARGEST = 1e300
+"""A bound beyond this cannot be subtracted from another in float64."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -72,7 +75,7 @@ class Column:
             )
         if self.kind == "numeric":
             bounds = (self.lower, self.upper)
-            if not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds):
+            if not all(isinstance(bound, int | float) and abs(bound) <= _LARGEST for bound in bounds):
                 return f"a numeric column needs finite bounds lower and upper, got {self.lower!r} and {self.upper!r}"
             if not self.lower < self.upper:  # type: ignore[operator]  # both are numbers by now
                 return f"expected lower < upper, got {self.lower!r} and {self.upper!r}"
@@ -92,7 +95,7 @@ class Column:
         if all(isinstance(one, int | float) and not isinstance(one, bool) for one in self.domain):
             try:
                 return float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 return value
         return str(value).strip()
 

@@ -117,7 +117,15 @@ def read_parquet(
         raise CorruptDataError(
             f"{path}: column {nested[0]!r} holds more than one value in a row; leave it out with drop"
         )
-    return _dataset(Table(path.name, {name: content[name].to_pylist() for name in names}), label, schema, group, drop)
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = [] if name in drop else content[name].to_pylist()
+        except (ValueError, OverflowError) as error:  # text that is no UTF-8, or times that Python has no type for
+            raise CorruptDataError(
+                f"{path}: column {name!r} of type {content[name].type} cannot be read: {error}; leave it out with drop"
+            ) from error
+    return _dataset(Table(path.name, columns), label, schema, group, drop)
 
 
 @DATASETS.register("csv")

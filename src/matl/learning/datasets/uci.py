@@ -127,7 +127,8 @@ def credit_default() -> Source:
     paths = files.find([_CREDIT_FILE], ("credit_default", "."))
     if paths is None:
         return Source(_download_credit_default())
-    header, *rows = (line.split(",") for line in files.read(paths[0]).decode("utf-8-sig", "replace").splitlines())
+    lines = files.read(paths[0]).decode("utf-8-sig", "replace").splitlines()
+    header, *rows = [line.split(",") for line in lines] or [[]]
     return Source(_credit_rows([name.strip('"') for name in header], rows, str(paths[0])))
 
 

@@ -24,7 +24,8 @@ class RoundSummary:
         Weighted mean of the squared L2 norms of the updates; a norm counts at most three times the median, so that one
         client cannot set it.
     mean_steps : float
-        Weighted mean of the local steps they took, from the example counts they claim.
+        Weighted mean of the local steps they took, from the example counts they claim; a claim counts at most three
+        times the median, so that one client cannot set it.
     learning_rate : float
         Of the local steps.
     participation : float

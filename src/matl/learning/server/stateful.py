@@ -145,6 +145,11 @@ class FedNova(ServerOptimizer):
     learning_rate : float
         Server step size.
 
+    Notes
+    -----
+    Claimed example counts are capped (see `RoundSummary`), and the number of steps follows from them: where a few
+    clients hold nearly all samples, the server's steps are shorter than in the paper.
+
     References
     ----------
     Wang et al., "Tackling the Objective Inconsistency Problem in Heterogeneous Federated Optimization", NeurIPS 2020,

@@ -51,11 +51,6 @@ class Task(Protocol):
         -------
         losses : float32 array of shape (m,)
         gradients : float32 array of shape (m, d)
-
-        Notes
-        -----
-        A task may also take a keyword ``out``, a float32 array of shape (m, d), to write the gradients into: local
-        training then spares the memory.
         """
 
     def predict(self, params: Float32, X: Float32) -> NDArray[np.int64]:

@@ -64,13 +64,8 @@ class MLPTask:
             weight[:] = rng.normal(scale=math.sqrt(2.0 / fan_in), size=weight.shape)
         return params
 
-    def loss_and_gradient(
-        self, params: Float32, X: Float32, y: NDArray[np.int64], *, out: Float32 | None = None
-    ) -> tuple[Float32, Float32]:
-        """See `Task.loss_and_gradient`; one forward and one backward pass without intermediate copies.
-
-        ``out``, shape (m, d), is where the gradients are written and returned; new memory if not given.
-        """
+    def loss_and_gradient(self, params: Float32, X: Float32, y: NDArray[np.int64]) -> tuple[Float32, Float32]:
+        """See `Task.loss_and_gradient`; one forward and one backward pass without intermediate copies."""
         layers = self._layers(params)
         inputs = [X]
         for weight, bias in layers[:-1]:
@@ -82,7 +77,7 @@ class MLPTask:
         logits += layers[-1][1][:, None, :]
         losses, delta = _softmax_loss(logits, y)
 
-        gradients = np.empty((len(X), self.layout.size), np.float32) if out is None else out
+        gradients = np.empty((len(X), self.layout.size), np.float32)
         slots = self._layers(gradients)
         for index in range(len(layers) - 1, -1, -1):
             grad_weight, grad_bias = slots[index]

@@ -22,12 +22,6 @@ _BLOCK = 256
 """Samples predicted at a time: the activations of a small convolution stay within a few dozen MiB."""
 
 
-_KEPT = 31 << 20
-"""Bytes. glibc returns freed memory above a threshold to the system, and faults its pages in again at every step: a
-tenth of a small network's time. Freeing one block of nearly 32 MiB, which is never touched, raises that threshold to
-twice its size (mallopt(3), M_MMAP_THRESHOLD)."""
-
-
 class TorchTask:
     """A torch module, its loss and its gradient over one flat parameter vector.
 
@@ -93,7 +87,6 @@ class TorchTask:
         device: str = "auto",
     ) -> None:
         torch = load_torch()
-        np.empty(_KEPT, np.uint8)
         validate.whole(1, **{f"shape[{axis}]": size for axis, size in enumerate(shape)})
         self.shape, self.features = tuple(shape), math.prod(shape)
         self.device = resolve_device(device)
