@@ -53,7 +53,7 @@ def test_a_sweep_prints_a_line_per_setting_and_writes_everything(run, write, tmp
     files = {path.name for path in out.iterdir()}
     assert files == {"cells", "results.csv", "summary.md", "sweep.json", "sweep.toml"}
     page = (out / "summary.md").read_text()
-    assert page.startswith("# Sweep trial\n\n| rule | accuracy |")
+    assert page.startswith("# sweep-trial\n\n| rule | accuracy |")
     assert page.count("\n| ") == 4
 
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,7 @@ def sweep(
         A file cannot be written.
     """
     validate.whole(1, jobs=jobs)
+    experiment = replace(experiment, name=out.resolve().name)  # the file's own name is gone when a sweep is resumed
     require_trackers(trackers)
     if parquet:
         results.require_pyarrow()

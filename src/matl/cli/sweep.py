@@ -78,7 +78,7 @@ def sweep_cells(
 def _report(result: SweepResult, target: Path, *, as_json: bool) -> None:
     content = result.as_dict()
     header, rows = settings_rows(content["swept"], content["settings"])
-    write_atomic(target / "summary.md", markdown(f"Sweep {result.experiment.name}", header, rows, _NOTES))
+    write_atomic(target / "summary.md", markdown(result.experiment.name, header, rows, _NOTES))
     if as_json:
         print_json(content)
         return
