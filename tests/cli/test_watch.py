@@ -58,7 +58,7 @@ def test_the_picture_fits_its_width_and_holds_what_happened(screen, width):
     row = next(line for line in lines if line.startswith("mode0"))
     assert row.split()[-8:-1] == ["50.0", "%", "100", "%", "-", "2/4", "0"]
     assert "clients  6 accepted  1 clipped  0 suspected  2 quarantined  1 rejected" in text
-    assert "round   2  mode0  client-003 quarantined: turned round xxx" in text
+    assert "round   1  mode0  client-003 quarantined: turned round xxx" in text
     assert "client-004 released" in text
     assert "client-005" not in text  # rejections are many; they are counted
 
@@ -104,4 +104,4 @@ def test_without_a_terminal_there_are_plain_lines_and_it_says_so(screen, tmp_pat
         sink_for("mode0")(Event("round_committed", "r", 3, ROUND))
     told, line = stream.getvalue().splitlines()
     assert told == "--watch needs a terminal; showing plain lines instead"
-    assert line.startswith("mode0        round   4/4  accuracy 50.0 %")
+    assert line.startswith("mode0          4 of 4 rounds  accuracy 50.0 %")

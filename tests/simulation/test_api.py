@@ -334,3 +334,9 @@ def test_the_package_lists_its_public_names():
     assert matl.attacks.SignFlip is SignFlip
     with pytest.raises(AttributeError, match="module 'matl' has no attribute 'nonsense'"):
         _ = matl.nonsense
+
+
+def test_a_result_prints_as_one_line():
+    result = matl.simulate(dataset="synthetic", clients=12, byzantine=0.25, rounds=1, mode="mode0", seed=1)
+    assert str(result).startswith(f"mode0: accuracy {result.accuracy:.1%}, caught ")
+    assert str(result).endswith(" of 9")

@@ -30,6 +30,7 @@ from matl.simulation.build import deal
 from matl.simulation.config import to_toml
 from matl.simulation.directory import open_new, refuse_other_kind
 from matl.simulation.result import SCHEMA_VERSION, provenance
+from matl.simulation.workers import require_loky
 
 __all__ = [
     "CEILING",
@@ -128,6 +129,8 @@ def compare(
     """
     if not rules:
         raise InvalidValueError(f"expected at least one rule to compare, got none; e.g. {', '.join(DEFAULT_RULES)}")
+    if workers > 1:
+        require_loky()
     configs = {rule: rule_config(config, rule) for rule in rules}
     # Every rule is built before any is run, so that an impossible one is refused before time is spent.
     data = deal(config.dataset, config)
@@ -207,6 +210,8 @@ def run_with_ceiling(
 
     Parameters are those of `compare`; ``ceiling`` says whether to run the second.
     """
+    if workers > 1:
+        require_loky()  # before anything is written
     simulation = build_simulation(config)
     directory = RunDirectory(out)
     if not resume:

@@ -89,11 +89,11 @@ class Reporter:
                 self._progress.update(task, completed=event.round + 1, figures=figures)
                 last = event.round + 1 == self._rounds
                 if not self._live and self._verbosity >= 0 and (last or (event.round + 1) % _PLAIN_EVERY == 0):
-                    stderr.print(f"{name:<12} round {event.round + 1:>3}/{self._rounds}  {figures}")
+                    stderr.print(f"{name:<12} {event.round + 1:>3} of {self._rounds} rounds  {figures}")
             elif self._verbosity > 0:
                 what = event.kind.replace("_", " ")
                 detail = ": ".join(str(event.data[key]) for key in ("client", "reason") if event.data.get(key))
-                stderr.print(f"{name:<12} round {event.round + 1:>3}  {what}: {detail}", markup=False, soft_wrap=True)
+                stderr.print(f"{name:<12} round {event.round:>3}  {what}: {detail}", markup=False, soft_wrap=True)
 
         return sink
 

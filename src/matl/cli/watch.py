@@ -182,7 +182,7 @@ def _statuses(latest: dict[str, Any], width: int) -> Group:
 
 def _news(name: str, event: Event) -> Text:
     what, style = _NEWS[event.kind]
-    text = Text(f"round {event.round + 1:>3}  ", style="dim", no_wrap=True, overflow="ellipsis")
+    text = Text(f"round {event.round:>3}  ", style="dim", no_wrap=True, overflow="ellipsis")
     text.append(f"{name}  ", style="dim")
     text.append(f"{event.data['client']} " if event.data.get("client") else "", style="default")
     text.append(what, style=style)

@@ -71,6 +71,11 @@ class RootOracle:
         local_examples: float | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(root, Dataset):
+            raise InvalidValueError(
+                f"expected root as a matl.Dataset, got a {type(root).__name__}; wrap arrays: "
+                "matl.Dataset('root', X, y, num_classes)"
+            )
         counts = root.class_counts()
         if counts.min() < _FOLDS:
             raise InvalidValueError(

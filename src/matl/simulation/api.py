@@ -20,6 +20,7 @@ from matl.simulation.config import RunConfig, Spec, load_config, to_toml
 from matl.simulation.directory import RunDirectory
 from matl.simulation.engine import Simulation
 from matl.simulation.result import RunResult, summarise
+from matl.simulation.workers import require_loky
 
 __all__ = ["execute", "simulate"]
 
@@ -160,6 +161,8 @@ def execute(
     RunInterrupted
         ``stop`` said so; the checkpoint holds everything up to the last whole round.
     """
+    if workers > 1:
+        require_loky()  # before anything is written
     directory = RunDirectory(out) if out is not None else None
     if directory is not None and resume:
         state = directory.resume(simulation)

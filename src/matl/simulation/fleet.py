@@ -183,7 +183,8 @@ class _WorkerFleet:
                 if attempt == _RESTARTS:
                     raise WorkerLostError(
                         f"workers were lost twice in round {number}: {reason}; if the system ran out of memory, use "
-                        f"fewer workers than {self._workers}, fewer clients or a smaller model"
+                        f"fewer workers than {self._workers}, fewer clients or a smaller model; a run on disk goes on "
+                        "with --resume"
                     ) from error
                 self._lost(reason)
                 self._pool = self._start()

@@ -90,6 +90,14 @@ class RunResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
 
+    def __str__(self) -> str:
+        accused = len(set(self.quarantined) - set(self.malicious))
+        caught = len(set(self.quarantined)) - accused
+        verdicts = (
+            f", caught {caught} of {len(self.malicious)}, accused {accused} of {self.clients - len(self.malicious)}"
+        )
+        return f"{self.name}: accuracy {self.accuracy:.1%}" + (verdicts if self.gives_verdicts else "")
+
     @property
     def failures(self) -> list[str]:
         """Why rounds failed, one reason for each that did, in order."""

@@ -350,3 +350,8 @@ def test_seeded_on_an_accelerator_saves_and_restores_its_streams(monkeypatch):
     with device.seeded(5):
         assert torch.equal(torch.rand(3), one)
     assert seen == [([0, 1], "cuda")]
+
+
+def test_a_module_in_place_of_its_factory_is_told_so():
+    with pytest.raises(InvalidValueError, match="a function that makes the module, got a module, Linear"):
+        TorchTask(torch.nn.Linear(4, 2), shape=(4,))

@@ -232,7 +232,11 @@ def _dataset(
 ) -> Dataset:
     for name in (*drop, *([label] if label is not None else [])):
         if name not in table.columns:
-            raise CorruptDataError(f"{table.name} has no column {name!r}{nearest(name, table.columns)}")
+            apart = "; is another delimiter used?" if len(table.columns) == 1 else ""
+            raise CorruptDataError(
+                f"{table.name} has no column {name!r}{nearest(name, table.columns)}; columns: "
+                f"{shortened(list(table.columns))}{apart}"
+            )
     table = Table(table.name, {name: cells for name, cells in table.columns.items() if name not in drop})
     if not table.columns or not len(table):
         raise CorruptDataError(f"{table.name} has no rows of data")

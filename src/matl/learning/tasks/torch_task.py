@@ -182,6 +182,11 @@ class TorchTask:
 
     def _build(self, seed: int) -> Any:
         """A new module whose own initialisation draws from the seed."""
+        if isinstance(self._factory, load_torch().nn.Module):
+            raise InvalidValueError(
+                f"expected a function that makes the module, got a module, {type(self._factory).__name__}: fresh "
+                "parameters and worker processes need new ones; write lambda: ... before it, or give its class"
+            )
         with seeded(seed):
             module = self._factory()
         if not isinstance(module, load_torch().nn.Module):
