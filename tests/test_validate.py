@@ -45,7 +45,7 @@ def test_checks(check, good, bad):
 def test_messages_name_the_rows_that_are_not_finite():
     X = np.zeros((9, 2))
     X[[1, 7], 1] = np.nan, np.inf
-    with pytest.raises(InvalidValueError, match=r"row\(s\) \[1, 7\]; screen updates first"):
+    with pytest.raises(InvalidValueError, match=r"row\(s\) \[1, 7\]; mend or leave out"):
         validate.finite_matrix(X=X)
 
 

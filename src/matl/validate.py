@@ -89,7 +89,8 @@ def finite_matrix(**values: NDArray[Any]) -> None:
         if not quick and not np.isfinite(value).all():
             rows = np.flatnonzero(~np.isfinite(value).all(axis=1))
             raise InvalidValueError(
-                f"expected {name} to be finite, got NaN or infinity in row(s) {rows[:5].tolist()}; screen updates first"
+                f"expected {name} to be finite, got NaN or infinity in row(s) {rows[:5].tolist()}; "
+                "mend or leave out such samples, and screen such updates"
             )
 
 

@@ -78,9 +78,10 @@ class RootOracle:
             )
         counts = root.class_counts()
         if counts.min() < _FOLDS:
+            short = ", ".join(map(str, np.flatnonzero(counts < _FOLDS)))
             raise InvalidValueError(
                 f"expected at least {_FOLDS} root samples of every class, got {counts.tolist()}; "
-                "collect clean samples of the missing classes"
+                f"collect clean samples of class {short}"
             )
         if root.num_classes != task.num_classes:
             raise InvalidValueError(

@@ -62,7 +62,8 @@ class Dataset:
             raise InvalidValueError(f"expected one label per sample, got {len(self.X)} samples and y {self.y.shape}")
         if self.y.min() < 0 or self.y.max() >= self.num_classes:
             raise InvalidValueError(
-                f"expected labels 0 to {self.num_classes - 1}, got {self.y.min()} to {self.y.max()} in {self.name}"
+                f"expected labels 0 to {self.num_classes - 1}, got {self.y.min()} to {self.y.max()} in {self.name}; "
+                "number the classes without gaps, e.g. y = np.unique(y, return_inverse=True)[1]"
             )
         if self.shape is not None and math.prod(self.shape) != self.X.shape[1]:
             raise InvalidValueError(

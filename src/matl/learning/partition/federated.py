@@ -91,10 +91,12 @@ def split_federation(
             f"class {empty[0]} has no samples; labels must be 0 to {classes - 1} without gaps, e.g. "
             "y = np.unique(y, return_inverse=True)[1]"
         )
-    if train.class_counts().min() <= per_class:
+    rarest = int(train.class_counts().argmin())
+    if (fewest := int(train.class_counts()[rarest])) <= per_class:
+        advice = "use a smaller root_size" if fewest > 2 else f"collect more of class {rarest}, or leave it out"
         raise InvalidValueError(
             f"expected more than {per_class} training samples of each class for a root of {root_size}, got "
-            f"{train.class_counts().min()}; use a smaller root_size"
+            f"{fewest} of class {rarest}; {advice}"
         )
     chosen = _stratified(train.y, classes, [per_class] * classes, rng)
     root, rest = train.take(chosen), train.take(np.setdiff1d(np.arange(len(train)), chosen))
