@@ -159,7 +159,7 @@ def train_locally(
         raise InvalidValueError(f"expected one generator per client, got {len(rngs)} for {len(clients)} clients")
     updates = np.empty((len(clients), params.size), np.float32)
     size = max(1, min(_BLOCK_CLIENTS, _BLOCK_PARAMS // params.size))
-    np.empty(_KEPT, np.uint8)
+    np.empty(_KEPT, np.uint8)  # made and freed: see there
     # Clients with as many steps stand together, those with most first: who still trains is then always a prefix.
     order = sorted(range(len(clients)), key=lambda index: -recipe.steps_for(len(clients[index])))
     for start in range(0, len(order), size):

@@ -63,7 +63,8 @@ class FedAdam(_Adaptive):
 
     References
     ----------
-    Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2; the defaults are those of its experiments.
+    Reddi et al., "Adaptive Federated Optimization", ICLR 2021, algorithm 2; momentum, decay and tau are those of its
+    experiments, the step size one of the values it tries.
     """
 
     def _second_moment(self, before: Float32, square: Float32) -> Float32:
