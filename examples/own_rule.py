@@ -7,33 +7,30 @@ from typing import ClassVar
 import numpy as np
 
 import matl
-from matl.aggregators import AGGREGATORS, Result, Rule
+from matl.aggregators import AGGREGATORS, NNM, Result, Rule
 
 
-@AGGREGATORS.register("geometric_median")
+@AGGREGATORS.register("cge")
 @dataclass(frozen=True)
-class GeometricMedian(Rule):
-    """The point with the smallest sum of distances to all updates (Weiszfeld's iteration).
+class Cge(Rule):
+    """Mean of the n - f shortest updates (comparative gradient elimination).
 
     Parameters
     ----------
-    iterations : int
-        Steps of the iteration.
+    f : int or None
+        Updates left out; None takes the bound of the round.
     """
 
-    iterations: int = 10
+    f: int | None = None
     condition: ClassVar[str] = "2f < n"  # the bound, in the words of the error message
 
     def max_f(self, n):
         return (n - 1) // 2
 
     def combine(self, X, f, context):
-        updates = X.dense()
-        centre = np.median(updates, axis=0)
-        for _ in range(self.iterations):
-            weights = 1 / np.maximum(np.linalg.norm(updates - centre, axis=1), 1e-6)
-            centre = (weights / weights.sum()) @ updates
-        return Result(centre.astype(np.float32))
+        weights = np.zeros(len(X))
+        weights[np.argsort(X.norms(), kind="stable")[: len(X) - f]] = 1 / (len(X) - f)
+        return Result(X.combine(weights), unit_weights=weights)
 
 
 # --8<-- [end:rule]
@@ -43,7 +40,8 @@ if __name__ == "__main__":
     # --8<-- [start:call]
     X = np.random.default_rng(0).normal(size=(9, 5)).astype(np.float32)
     X[0] = 1e6
-    print(GeometricMedian()(X).round(1))
+    print(Cge(f=1)(X).round(1))
+    print((NNM(f=1) | Cge())(X).round(1))
     # --8<-- [end:call]
 
     # --8<-- [start:simulate]
@@ -54,7 +52,7 @@ if __name__ == "__main__":
         "seed": 1,
         "attack": "sign_flip",
     }
-    alone = matl.simulate(**settings, mode=matl.Plain(GeometricMedian()))
-    judged = matl.simulate(**settings, mode=matl.Mode0(aggregator=GeometricMedian()))
+    alone = matl.simulate(**settings, mode=matl.Plain(Cge()))
+    judged = matl.simulate(**settings, mode=matl.Mode0(aggregator=Cge()))
     print(f"alone {alone.accuracy:.1%}, behind Mode 0 {judged.accuracy:.1%}")
     # --8<-- [end:simulate]

@@ -50,7 +50,7 @@ def test_a_command_with_own_parts_knows_their_names(tmp_path):
     settings = ["--clients", "10", "--byzantine", "0.2", "--rounds", "1", "--no-ceiling", "--out", tmp_path / "run"]
     names = ["--attack", "stubborn:factor=2", "--mode", "opposition"]
     assert "opposition" in run(COMMAND, "run", *settings, *names)
-    assert "geometric_median" in run(COMMAND, "list", "aggregators")
+    assert "cge" in run(COMMAND, "list", "aggregators")
 
 
 def test_every_link_to_a_file_leads_somewhere():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from matl.aggregators import AGGREGATORS, NNM, Krum, Median
+from matl.aggregators import AGGREGATORS, NNM, Krum, Median, TrimmedMean
 from matl.errors import InvalidValueError, UnknownNameError
 from matl.learning.datasets import DATASETS
 from matl.learning.partition import PARTITIONS
@@ -98,6 +98,6 @@ def test_what_the_program_gives_is_no_option():
 
 
 def test_description_tells_parts_apart():
-    assert describe(NNM(f=2, rule=Krum())) == {"name": "NNM", "f": 2, "rule": {"name": "Krum", "f": None, "m": 1}}
-    assert describe(Median()) == {"name": "Median"}
+    assert describe(NNM(f=2, rule=TrimmedMean(1))) == {"name": "NNM", "f": 2, "rule": {"name": "TrimmedMean", "f": 1}}
+    assert describe(Median()) == {"name": "Median", "weighted": False}
     assert describe(5) == {"name": "int"}

@@ -91,6 +91,13 @@ class UpdateMatrix:
         for start in range(0, self.shape[1], width):
             yield self.columns(start, min(start + width, self.shape[1]))
 
+    def shards(self) -> Iterator[tuple[Float32, int]]:
+        """The row blocks as they lie, C-ordered and read-only, each with the index of its first row."""
+        for shard, first in zip(self._shards, self._starts, strict=False):
+            view = np.asarray(shard).view()
+            view.flags.writeable = False
+            yield view, int(first)
+
     def dense(self) -> Float32:
         """The whole matrix as one array; a view where it is one already."""
         return self._gather(0, len(self), slice(None))

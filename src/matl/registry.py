@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         --------
         >>> from matl.aggregators import AGGREGATORS
         >>> AGGREGATORS.create({"name": "nnm", "f": 2, "rule": "median"})
-        NNM(f=2, rule=Median())
+        NNM(f=2, rule=Median(weighted=False))
         """
         return self.bind(spec, **given)()
 

@@ -1,4 +1,4 @@
-"""Median and trimmed mean against float64, coordinate by coordinate."""
+"""Median, trimmed mean and mean around the median against float64, coordinate by coordinate."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from matl.aggregators import Median, TrimmedMean
+from matl.aggregators import Meamed, Median, TrimmedMean
 
 
 def naive_trimmed_mean(X, f):
@@ -48,3 +48,49 @@ def test_the_callers_rows_are_not_sorted(rule, shape):
 def test_most_trimming_is_the_median_of_an_odd_number():
     X = np.random.default_rng(0).normal(size=(7, 5))
     np.testing.assert_array_equal(TrimmedMean(3)(X), Median()(X))
+
+
+def naive_meamed(X, f):
+    means = []
+    for column in np.sort(np.asarray(X, np.float32).astype(float), axis=0).T:
+        gaps = np.abs(column - np.median(column))
+        means.append(column[np.argsort(gaps, kind="stable")[: len(column) - f]].mean())
+    return means
+
+
+@pytest.mark.parametrize("f", [0, 1, 4])
+def test_meamed(X, agree, f):
+    f = min(f, Meamed().max_f(len(X)))
+    agree(Meamed(f)(X), naive_meamed(X, f), X)
+
+
+def test_of_two_values_equally_near_to_the_median_the_lower_is_taken():
+    assert Meamed(1)(np.array([[-1.0], [0.0], [1.0]])) == [-0.5]
+
+
+def naive_weighted_median(X, weights):
+    """Middle of the interval on which sum_i w_i |x_i - m| is least."""
+    medians = []
+    for column in np.asarray(X, float).T:
+        costs = np.abs(column[:, None] - column[None, :]) @ weights
+        best = column[costs <= costs.min() + 1e-9 * weights.sum()]
+        medians.append((best.min() + best.max()) / 2)
+    return medians
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_weighted_median(seed):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-5, 5, size=(rng.integers(1, 12), 6)).astype(np.float32)
+    weights = rng.integers(0, 4, size=len(X)).astype(float)
+    weights[0] += 1
+    np.testing.assert_allclose(Median(weighted=True)(X, weights=weights), naive_weighted_median(X, weights))
+
+
+def test_weights_count_only_where_they_are_asked_for():
+    X, weights = np.array([[1.0], [2.0], [9.0]]), np.array([1.0, 1.0, 5.0])
+    assert Median()(X, weights=weights) == 2
+    assert Median(weighted=True)(X, weights=weights) == 9
+    assert Median(weighted=True)(X) == 2
+    even = np.random.default_rng(0).normal(size=(6, 9000)).astype(np.float32)
+    np.testing.assert_allclose(Median(weighted=True)(even, weights=np.full(6, 0.1)), Median()(even), rtol=1e-6)

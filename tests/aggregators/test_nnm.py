@@ -28,9 +28,13 @@ def test_mixing_before_the_mean(X, agree):
     agree(NNM(f, Mean())(X), naive_mixing(X, f).mean(axis=0), X)
 
 
-def test_the_rule_after_it_gets_the_same_f_whatever_its_own():
+def test_an_f_given_to_one_of_the_two_holds_for_both():
     X = np.random.default_rng(0).normal(size=(9, 4))
-    np.testing.assert_array_equal(NNM(2, TrimmedMean(f=0))(X), NNM(2, TrimmedMean())(X))
+    expected = NNM(2, TrimmedMean(2))(X)
+    np.testing.assert_array_equal(NNM(2)(X), expected)
+    np.testing.assert_array_equal(NNM(rule=TrimmedMean(2))(X, f=1), expected)
+    np.testing.assert_array_equal(NNM()(X, f=2), expected)
+    assert not np.array_equal(NNM(2, TrimmedMean(0))(X), expected)
 
 
 def test_weights_are_those_of_the_rows_before_mixing():
@@ -42,5 +46,5 @@ def test_weights_are_those_of_the_rows_before_mixing():
 
 
 def test_a_rule_that_needs_a_root_is_refused_before_there_is_a_round():
-    with pytest.raises(InvalidValueError, match=r"needs no root data after nnm, got FLTrust; use it without nnm"):
+    with pytest.raises(InvalidValueError, match=r"needs no root data after NNM, got FLTrust; use it alone"):
         NNM(rule=FLTrust())

@@ -187,7 +187,7 @@ def test_wrong_settings_are_all_listed():
         ({"aggregator": "krum", "byzantine": 0.49, "clients": 50}, BoundError, "krum with 50 clients .* at most 23"),
         ({"aggregator": {"name": "krum", "f": 9}, "clients": 12}, BoundError, "krum with 12 .* at most 4 .*got f=9"),
         ({"aggregator": {"name": "krum", "f": -1}}, ConfigError, "aggregator: expected f to be a whole .*got f=-1"),
-        ({"aggregator": {"name": "nnm", "rule": "fltrust"}}, ConfigError, "aggregator: .* got FLTrust; use it without"),
+        ({"aggregator": {"name": "nnm", "rule": "fltrust"}}, ConfigError, "aggregator: .* got FLTrust; use it alone"),
         (
             {"aggregator": {"name": "multi_krum", "m": 50}, "byzantine": 0.1, "clients": 12},
             BoundError,

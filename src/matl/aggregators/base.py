@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
+from matl.aggregators._inputs import matrix_of
+from matl.aggregators._rows import Rows
 from matl.errors import BoundError, InvalidValueError
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
 from matl.registry import Registry
 from matl.state import State
 
-__all__ = ["AGGREGATORS", "Aggregator", "Context", "Matrix", "Result", "Rule"]
+__all__ = ["AGGREGATORS", "Aggregator", "Context", "Matrix", "Result", "Rows", "Rule"]
 
 Matrix: TypeAlias = UpdateMatrix | NDArray[Any]
 
@@ -36,6 +38,8 @@ class Context:
         The update that honest training on the validator's root data gives.
     self_index : int, optional
         Row of the participant that aggregates (gossip).
+    clients : tuple of str, optional
+        Whose updates the rows are, for rules that remember clients; ``None`` takes the row number for the name.
     seed : int
         For rules that draw.
     """
@@ -44,6 +48,7 @@ class Context:
     f: int = 0
     root_update: Float32 | None = None
     self_index: int | None = None
+    clients: tuple[str, ...] | None = None
     seed: int = 0
 
 
@@ -79,7 +84,9 @@ class Aggregator(Protocol):
     array([2., 2.], dtype=float32)
     """
 
-    needs_root: ClassVar[bool]
+    @property
+    def needs(self) -> frozenset[str]:
+        """Fields of `Context` without which the rule cannot work."""
 
     def init(self, layout: ParamLayout) -> State:
         """The state before the first round."""
@@ -95,14 +102,26 @@ AGGREGATORS: Registry[Aggregator] = Registry("aggregator")
 
 
 class Rule(ABC):
-    """Shared behaviour of stateless rules: checks, the bound, and ``rule(X)``.
+    """Shared behaviour of rules: checks, the bound, and ``rule(X)``.
 
-    A subclass implements `combine` for a checked matrix and sets `max_f`; it has a field ``f`` if it needs one, where
-    ``None`` means "take the bound of the context".
+    A subclass implements `combine` for checked rows, or `step` if it keeps a state, declares what it is by the class
+    variables, and sets `max_f`. It has a field ``f`` if it needs one, where ``None`` means "take the bound of the
+    context".
     """
 
     registry: ClassVar[Registry[Aggregator]] = AGGREGATORS
-    needs_root: ClassVar[bool] = False
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `Context` without which the rule cannot work, such as ``root_update``."""
+    keeps_state: ClassVar[bool] = False
+    """Whether a round's result depends on the rounds before it."""
+    condition: ClassVar[str] = "any f < n"
+    """For which f the rule is defined, as in the paper."""
+    breakdown: ClassVar[str] = "0"
+    """The share of malicious rows from which on they can move the result anywhere."""
+    cost: ClassVar[str] = "n d"
+    """Order of the arithmetic."""
+
     f: int | None = None
 
     def __post_init__(self) -> None:
@@ -119,60 +138,111 @@ class Rule(ABC):
         Raises
         ------
         InvalidValueError
-            The matrix is empty or not finite, or the weights do not fit it.
+            The matrix is empty or not finite, or the weights do not fit it, or the context lacks what the rule needs.
         BoundError
             The rule is not defined for that many Byzantine rows.
         """
         matrix = X if isinstance(X, UpdateMatrix) else UpdateMatrix.of(X)
-        n, d = matrix.shape
-        if n == 0 or d == 0:
-            raise InvalidValueError(f"expected X of shape (n, d) with n, d >= 1, got shape {(n, d)}")
-        for block in matrix.column_blocks(_CHECK_WIDTH):
-            validate.finite_matrix(X=block)
+        rows, n = checked_rows(matrix), len(matrix)
         if context.weights is not None:
             validate.sample_weights(n, weights=context.weights)
-        f = context.f if self.f is None else self.f
+        if context.clients is not None and len(set(context.clients)) != n:
+            raise InvalidValueError(
+                f"expected clients to name {n} rows, got {len(set(context.clients))} different names"
+            )
+        return self.run(rows, context, state)
+
+    def run(self, X: Rows, context: Context, state: State) -> tuple[Result, State]:
+        """Check what the rule needs of its context, and aggregate checked rows."""
+        f = self.tolerated(len(X), context)
+        if missing := sorted(name for name in self.needs if getattr(context, name) is None):
+            raise InvalidValueError(f"{type(self).__name__} needs {_NEEDS[missing[0]]}; got none")
+        if context.self_index is not None and not 0 <= context.self_index < len(X):
+            raise InvalidValueError(f"expected 0 <= self_index < n={len(X)}, got self_index={context.self_index}")
+        return self.step(X, f, context, state)
+
+    def tolerated(self, n: int, context: Context) -> int:
+        """The f to use with n rows: the rule's own, or the context's."""
+        given = self.given_f()
+        f = context.f if given is None else given
         if not 0 <= f <= self.max_f(n):
             raise BoundError(
                 f"{type(self).__name__} with n={n} clients tolerates 0 <= f <= {self.max_f(n)}, got f={f} "
                 f"({self.condition}); lower f or choose another rule"
             )
-        if self.needs_root and context.root_update is None:
-            raise InvalidValueError(
-                f"{type(self).__name__} needs root_update, the update of honest training on clean root data; got none"
-            )
-        return self.combine(matrix, f, context), state
+        return f
 
-    def __call__(self, X: Matrix, **context: Any) -> Float32:
-        """Aggregate the rows of ``X``; keyword arguments as in `Context`.
+    def given_f(self) -> int | None:
+        """The f that the rule was built with, if any."""
+        return self.f
+
+    def __call__(self, X: Any, **context: Any) -> Any:
+        """Aggregate the rows of ``X`` without a state; keyword arguments as in `Context`.
+
+        Parameters
+        ----------
+        X : array or torch tensor of shape (n, d), or a list of n vectors of either kind
+            One row per client. Anything but float32 in C order is copied.
+
+        Returns
+        -------
+        float32 array of shape (d,)
+            A torch tensor of the same dtype and on the same device where ``X`` holds tensors.
 
         Examples
         --------
         >>> from matl.aggregators import Mean
         >>> Mean()(np.array([[1.0, 2.0], [3.0, 4.0]]))
         array([2., 3.], dtype=float32)
+        >>> Mean()([[1.0, 2.0], [3.0]])
+        Traceback (most recent call last):
+            ...
+        matl.errors.InvalidValueError: expected X to hold n rows of d numbers each, got rows of length 2 and 1
         """
-        result, _ = self.aggregate(X, Context(**context), {})
-        return result.vector
-
-    condition: ClassVar[str] = "any f < n"
-    """The bound as it stands in the paper."""
+        matrix, restore = matrix_of(X)
+        checked_rows(matrix)
+        result, _ = self.aggregate(matrix, Context(**context), self.init(ParamLayout.of([np.empty(matrix.shape[1])])))
+        return restore(result.vector)
 
     def max_f(self, n: int) -> int:
         """Largest f for which the rule is defined with n rows."""
         return n - 1
 
+    def kappa(self, n: int, f: int) -> float | None:
+        """The proven robustness coefficient with n rows of which f are malicious; ``None`` where none is known.
+
+        A rule F is (f, kappa)-robust if for every n - f of the rows, with mean m,
+        ``|F(x) - m|^2 <= kappa * mean(|x_i - m|^2)`` over these rows, whatever the others are.
+
+        References
+        ----------
+        Allouah et al., "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS 2023.
+        """
+        return None
+
+    def step(self, X: Rows, f: int, context: Context, state: State) -> tuple[Result, State]:
+        """Aggregate checked rows with a tolerable f; rules that keep a state override it."""
+        return self.combine(X, f, context), state
+
     @abstractmethod
-    def combine(self, X: UpdateMatrix, f: int, context: Context) -> Result:
-        """Aggregate a checked matrix with a tolerable f."""
+    def combine(self, X: Rows, f: int, context: Context) -> Result:
+        """Aggregate checked rows with a tolerable f."""
 
 
-# Columns checked at a time: a block of 100 clients stays in the second-level cache.
-_CHECK_WIDTH = 4096
+def checked_rows(X: UpdateMatrix) -> Rows:
+    """The rows of a matrix that has some.
+
+    Raises
+    ------
+    InvalidValueError
+        It has no rows or no columns.
+    """
+    if 0 in X.shape:
+        raise InvalidValueError(f"expected X of shape (n, d) with n, d >= 1, got shape {X.shape}")
+    return Rows(X)
 
 
-def weighted_sum(X: UpdateMatrix, weights: NDArray[np.float64]) -> Float32:
-    """Sum of rows times weights, read by column blocks, shape (d,)."""
-    coefficients = weights.astype(np.float32)
-    parts = [coefficients @ block for block in X.column_blocks(_CHECK_WIDTH)]
-    return np.concatenate(parts)
+_NEEDS = {
+    "root_update": "root_update, the update of honest training on clean root data",
+    "self_index": "self_index, the row of the participant that aggregates",
+}

@@ -8,8 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from matl import validate
-from matl.aggregators.base import AGGREGATORS, Context, Result, Rule, weighted_sum
-from matl.matrix import UpdateMatrix
+from matl.aggregators.base import AGGREGATORS, Context, Result, Rows, Rule
 
 __all__ = ["FLTrust"]
 
@@ -25,30 +24,25 @@ class FLTrust(Rule):
     Notes
     -----
     With g the update of honest training on root data and c_i = max(0, cos(x_i, g)):
-    sum_i c_i |g| x_i / |x_i| / sum_i c_i, and 0 if no c_i is positive. There is no formal breakdown point; it stands on
-    the root data. Under label skew it also leaves out honest clients. Example counts are ignored. Cost O(nd).
+    sum_i c_i |g| x_i / |x_i| / sum_i c_i, and 0 if no c_i is positive. It stands on the root data alone. Under label
+    skew it also leaves out honest clients. Example counts are ignored.
 
     References
     ----------
     Cao et al., "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", NDSS 2021.
     """
 
-    needs_root: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"root_update"})
+    breakdown: ClassVar[str] = "none proven"
 
-    def combine(self, X: UpdateMatrix, f: int, context: Context) -> Result:
+    def combine(self, X: Rows, f: int, context: Context) -> Result:
         """See `Rule.combine`."""
+        norms = np.maximum(X.norms(), _SHORTEST)
         root = np.asarray(context.root_update, dtype=np.float32)
         validate.vector(X.shape[1], root_update=root)
-        norms = np.maximum(X.norms(), _SHORTEST)
-        wide_root = root.astype(np.float64)
-        root_norm = max(float(np.linalg.norm(wide_root)), _SHORTEST)
-        products = np.zeros(len(X))
-        start = 0
-        for block in X.column_blocks(4096):
-            # float64: one huge row must not overflow and turn every other weight into NaN.
-            products += block @ wide_root[start : start + block.shape[1]]
-            start += block.shape[1]
+        root_norm = max(float(np.linalg.norm(root.astype(np.float64))), _SHORTEST)
+        products = X.products(root)
         trust = np.maximum(products / (norms * root_norm), 0.0)
         total = float(trust.sum())
         weights = trust / total * root_norm / norms if total > 0 else np.zeros(len(X))
-        return Result(weighted_sum(X, weights), weights, {"trust_total": total})
+        return Result(X.combine(weights), weights, {"trust_total": total})

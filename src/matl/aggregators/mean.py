@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from matl.aggregators.base import AGGREGATORS, Context, Result, Rule, weighted_sum
-from matl.matrix import UpdateMatrix
+from matl.aggregators.base import AGGREGATORS, Context, Result, Rows, Rule
 
 __all__ = ["ClippedMean", "Mean"]
 
@@ -19,18 +18,18 @@ class Mean(Rule):
 
     Notes
     -----
-    sum_i w_i x_i / sum_i w_i. Breakdown point 0: one client can move it anywhere. Cost O(nd).
+    sum_i w_i x_i / sum_i w_i. One client can move it anywhere.
 
     References
     ----------
     McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017.
     """
 
-    def combine(self, X: UpdateMatrix, f: int, context: Context) -> Result:
+    def combine(self, X: Rows, f: int, context: Context) -> Result:
         """See `Rule.combine`."""
         weights = np.ones(len(X)) if context.weights is None else context.weights
         share = weights / weights.sum()
-        return Result(weighted_sum(X, share), share)
+        return Result(X.combine(share), share)
 
 
 @AGGREGATORS.register("clipped_mean")
@@ -44,11 +43,11 @@ class ClippedMean(Rule):
     one, but f rows that agree still move the result by up to f m / n. Cost O(nd).
     """
 
-    def combine(self, X: UpdateMatrix, f: int, context: Context) -> Result:
+    def combine(self, X: Rows, f: int, context: Context) -> Result:
         """See `Rule.combine`."""
         weights = np.ones(len(X)) if context.weights is None else context.weights
         norms = X.norms()
         limit = float(np.median(norms))
         scale = np.minimum(1.0, limit / np.maximum(norms, np.finfo(np.float32).tiny))
         share = weights * scale / weights.sum()
-        return Result(weighted_sum(X, share), share, {"clip_norm": limit, "clipped": int((scale < 1).sum())})
+        return Result(X.combine(share), share, {"clip_norm": limit, "clipped": int((scale < 1).sum())})

@@ -44,7 +44,7 @@ _EXTRAS = {
         _Extra("alembic", "the same"),
     ),
 }
-_CORE = ("numpy", "msgpack", "pydantic", "rich", "safetensors", "threadpoolctl", "typer")
+_CORE = ("numpy", "numba", "msgpack", "pydantic", "rich", "safetensors", "threadpoolctl", "typer")
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:

@@ -96,7 +96,7 @@ class Mode0:
 
     def __post_init__(self) -> None:
         validate.fraction(bound=self.bound)
-        if self.aggregator.needs_root:
+        if "root_update" in self.aggregator.needs:
             raise InvalidValueError(
                 f"Mode0 has no root data, {type(self.aggregator).__name__} needs some; choose another rule or Mode1"
             )
@@ -188,7 +188,8 @@ class Mode0:
         if (weights[kept] < 1.0).any():
             X = UpdateMatrix(X.dense() * weights[kept, None].astype(np.float32))
         left = max(tolerated - (len(weights) - len(kept)), 0)
-        context = Context(f=min(left, max(self.aggregator.max_f(len(kept)), 0)), seed=cohort.seed)
+        f = min(left, max(self.aggregator.max_f(len(kept)), 0))
+        context = Context(f=f, clients=tuple(cohort.ids[i] for i in chosen), seed=cohort.seed)
         result, after = self.aggregator.aggregate(X, context, state["aggregator"])
         return result.vector, after, dict(result.diagnostics)
 

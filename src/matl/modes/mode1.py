@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
-from matl.aggregators.base import weighted_sum
+from matl.aggregators import Rows
 from matl.errors import StateError, UndecidedError
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
@@ -333,7 +333,7 @@ class Mode1:
             "suspected": int(suspected.sum()),
             "clip_norm": limit,
         }
-        return Judgement(weighted_sum(cohort.X, share), verdicts, diagnostics)
+        return Judgement(Rows(cohort.X).combine(share), verdicts, diagnostics)
 
     def _evidence(self, findings: _Findings, book: Book, rows: NDArray[np.intp], i: int) -> dict[str, float]:
         channels = {name: float(values[i]) for name, values in findings.channels.items() if not np.isnan(values[i])}

@@ -50,7 +50,7 @@ class Plain:
 
     def __post_init__(self) -> None:
         validate.fraction(bound=self.bound)
-        if self.aggregator.needs_root and self.oracle is None:
+        if "root_update" in self.aggregator.needs and self.oracle is None:
             raise InvalidValueError(f"{type(self.aggregator).__name__} needs an oracle with root data, got oracle=None")
 
     @property
@@ -70,6 +70,7 @@ class Plain:
             f=cohort.max_byzantine,
             root_update=self._root_update(cohort),
             self_index=cohort.self_index,
+            clients=tuple(cohort.ids),
             seed=cohort.seed,
         )
         result, after = self.aggregator.aggregate(cohort.X, context, state["aggregator"])
@@ -82,7 +83,7 @@ class Plain:
 
     def _root_update(self, cohort: Cohort) -> Float32 | None:
         """The update of a client that holds the whole root."""
-        if not self.aggregator.needs_root or self.oracle is None:
+        if "root_update" not in self.aggregator.needs or self.oracle is None:
             return None
         even = np.full((1, self.oracle.num_classes), 1.0 / self.oracle.num_classes)
         update: Float32 = self.oracle.honest(cohort.params, even, cohort.seed, None)[0]

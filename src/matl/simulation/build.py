@@ -202,4 +202,4 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
             f"{config.label} averages m={m} updates, but only {cohort} clients take part in a round; "
             f"use m <= {cohort}, or take part with more clients"
         )
-    return Plain(rule, bound=bound, oracle=oracle if rule.needs_root else None)
+    return Plain(rule, bound=bound, oracle=oracle if "root_update" in rule.needs else None)
