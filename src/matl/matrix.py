@@ -42,6 +42,10 @@ class UpdateMatrix:
     """
 
     def __init__(self, shards: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+        if isinstance(shards, np.ndarray) and shards.ndim != 2:
+            raise InvalidValueError(
+                f"expected X of shape (n, d), one row per client, got shape {shards.shape}; X[None] is a row"
+            )
         parts = [shards] if isinstance(shards, np.ndarray) else list(shards)
         if not parts or any(part.ndim != 2 for part in parts) or len({part.shape[1] for part in parts}) != 1:
             shapes = [part.shape for part in parts]

@@ -95,10 +95,10 @@ def finite_matrix(**values: NDArray[Any]) -> None:
 
 
 def sample_weights(size: int, **values: NDArray[Any]) -> None:
-    """Each value holds ``size`` finite weights, all >= 0 and not all zero."""
+    """Each value holds ``size`` finite weights, all >= 0 and not all zero, with a finite sum."""
     for name, value in values.items():
         vector(size, **{name: value})
-        if (value < 0).any() or not value.any():
+        if (value < 0).any() or not value.any() or not np.isfinite(value.sum()):
             raise InvalidValueError(
                 f"expected {name} >= 0 and not all zero, got minimum {value.min(initial=0.0)} and sum {value.sum()}"
             )

@@ -28,6 +28,7 @@ from matl.aggregators import (
     MinimumDiameterAveraging,
     MoNNA,
     MultiKrum,
+    Result,
     SignGuard,
     StaticClipping,
     TrimmedMean,
@@ -54,13 +55,14 @@ FROM_ZERO = [ClippedMean(), CenteredClipping(), SignGuard(), QUIET, FoolsGold(),
 CHAINS = [NNM(), NNM() | Krum(), NNM() | EXACT, ARC(), StaticClipping(), Bucketing() | Median()]
 RULES = [*LINEAR, *RANKED, *FROM_ZERO, *CHAINS, EXACT, DnC()]
 
-# Mixed rows are often equal up to rounding, and Krum among equals chooses by index.
-TIED = NNM() | Krum()
+# Mixed rows are often equal up to rounding: Krum among equals chooses by index, and the geometric median is often one of
+# them, where its steps divide by what rounding leaves of a distance.
+TIED = [NNM() | Krum(), NNM() | EXACT]
 # A row's place decides: whose bucket it is in, which row is one's own, which of the last pair Krum takes within Bulyan.
 PLACED = [Bucketing() | Median(), MoNNA(index=0), Bulyan()]
-PERMUTE = [rule for rule in RULES if rule not in (TIED, *PLACED)]
+PERMUTE = [rule for rule in RULES if rule not in (*TIED, *PLACED)]
 TRANSLATE = [
-    rule for rule in RULES if rule not in (TIED, ARC(), StaticClipping(), *FROM_ZERO)
+    rule for rule in RULES if rule not in (*TIED, ARC(), StaticClipping(), *FROM_ZERO)
 ]  # these measure from zero
 SCALE = [rule for rule in RULES if rule not in (FLTrust(), CenteredClipping(), StaticClipping())]  # these have a length
 # Equal updates are what FoolsGold is there to distrust.
@@ -210,8 +212,10 @@ def test_the_bound_is_exact_and_named_with_its_numbers(rule, n, largest, conditi
         BoundError, match=rf"n={n} clients tolerates 0 <= f <= {largest}, got f={largest + 1} .*{condition}"
     ):
         run(rule, X, f=largest + 1)
-    with pytest.raises(BoundError, match="got f=-1"):
+    with pytest.raises(InvalidValueError, match="got f=-1"):
         run(rule, X, f=-1)
+    with pytest.raises(BoundError, match=f"got f={n}"):
+        rule.kappa(n, n)
 
 
 def test_a_rules_own_f_comes_before_the_rounds():
@@ -247,8 +251,50 @@ def test_every_rule_is_registered_and_built_without_arguments():
 
 
 def test_a_rule_without_a_combination_is_none():
-    with pytest.raises(TypeError, match="combine"):
-        Rule()
+    with pytest.raises(NotImplementedError, match="Rule implements neither combine nor step"):
+        Rule()(np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("context", "message"),
+    [
+        ({"weights": (1, 2)}, r"weights of shape \(3,\), got shape \(2,\)"),
+        ({"weights": np.full(3, 1e308)}, "weights >= 0 and not all zero, .* sum inf"),
+        ({"f": 1.5}, "f to be a whole number >= 0, got f=1.5"),
+        ({"seed": -1}, "seed to be a whole number >= 0, got seed=-1"),
+        ({"seed": None}, "seed"),
+        ({"self_index": 3}, "0 <= self_index < n=3, got self_index=3"),
+        ({"clients": ("a", "b")}, "clients to name n=3 rows, .* got 2 names"),
+        ({"clients": ("a", "a", "b")}, "got 3 names of which 2 differ"),
+        ({"clients": ("a", "a", "b", "c")}, "got 4 names of which 3 differ"),
+        ({"weight": [1, 1, 1]}, r"no 'weight' \(did you mean 'weights'\?\); it has weights, f"),
+    ],
+    ids=str,
+)
+def test_contexts_that_are_none(context, message):
+    with np.errstate(over="ignore"), pytest.raises(InvalidValueError, match=message):
+        Mean()(np.eye(3), **context)
+
+
+def test_weights_of_any_kind():
+    X = np.arange(6.0).reshape(3, 2)
+    for weights in ([1, 1, 2], (1, 1, 2), np.array([1, 1, 2], np.int32)):
+        np.testing.assert_allclose(Mean()(X, weights=weights), [2.5, 3.5])
+
+
+@pytest.mark.parametrize("rule", [Median(weighted=True), NNM() | Median(), Median(), TrimmedMean(1)], ids=names)
+def test_no_rule_makes_infinity_of_finite_rows(rule):
+    X = np.full((5, 3), np.finfo(np.float32).max * np.float32(0.999))
+    np.testing.assert_allclose(rule(X, weights=np.ones(5)), X[0], rtol=1e-6)
+
+
+def test_an_aggregate_beyond_single_precision_is_refused():
+    class Doubled(Rule):
+        def combine(self, X, f, context):
+            return Result(np.array([np.inf], np.float32))
+
+    with pytest.raises(InvalidValueError, match=r"aggregate fits float32, got one beyond 3\.4e38"):
+        Doubled()(np.array([[3e38]]))
 
 
 # What lies beyond the bound of float32's square, near its end, tiny, and ordinary.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from matl.aggregators import NNM, CenteredClipping, Context
-from matl.errors import InvalidValueError
+from matl.errors import InvalidValueError, StateError
 from matl.params import ParamLayout
 from matl.state import digest
 
@@ -67,5 +67,22 @@ def test_arguments_and_states_that_are_none():
     for wrong in ({"radius": 0.0}, {"iterations": 0}):
         with pytest.raises(InvalidValueError, match=next(iter(wrong))):
             CenteredClipping(**wrong)
-    with pytest.raises(InvalidValueError, match="centre"):
-        CenteredClipping().aggregate(np.eye(3), Context(), {"centre": np.zeros(7, np.float32)})
+    for wrong in ({"centre": np.zeros(7, np.float32)}, {}):
+        with pytest.raises(StateError, match=r"centre of shape \(3,\), got .* another run"):
+            CenteredClipping().aggregate(np.eye(3), Context(), wrong)
+
+
+def test_the_result_is_the_callers_to_change():
+    result, state = CenteredClipping().aggregate(np.eye(3), Context(), {"centre": None})
+    before = state["centre"].copy()
+    result.vector[:] = 99
+    np.testing.assert_array_equal(state["centre"], before)
+
+
+@pytest.mark.parametrize("offset", [0.0, 10.0, 1000.0])
+def test_behind_mixing_a_common_offset_does_not_blur_the_distances(offset):
+    X = np.random.default_rng(4).normal(size=(20, 500)) + offset
+    start = (X.mean(axis=0) + 0.3).astype(np.float32)
+    result, _ = (NNM(4) | CenteredClipping(radius=5.0)).aggregate(X, Context(), {"centre": start})
+    np.testing.assert_allclose(result.vector, naive(NNM(4).mix(X), start, 5.0, 1), atol=1e-3 + 1e-6 * offset)
+    assert result.diagnostics == {"clipped": 20}

@@ -1,5 +1,7 @@
 """FLAME against float64 with explicit clusters, and its clustering against scikit-learn's HDBSCAN."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from sklearn.cluster import HDBSCAN
@@ -116,6 +118,46 @@ def test_cosine_distances(offset):
     X = (np.random.default_rng(0).normal(size=(30, 400)) + offset).astype(np.float32)
     expected = naive_distances(X)
     np.testing.assert_allclose(cosine_distances(Rows(UpdateMatrix.of(X))), expected, atol=1e-5 * expected.max())
+
+
+@pytest.mark.parametrize("offset", [0, 10, 10_000])
+@pytest.mark.parametrize("length", [1e-12, 1e-6, 0.1, 0.99, 1.01, 3.0, 1e6, 1e12])
+def test_lengths_do_not_matter(length, offset):
+    """Among rows far shorter and longer; what is scaled is rounded to float32 once more, as the input was."""
+    X = (np.random.default_rng(0).normal(size=(30, 400)) + offset).astype(np.float32)
+    X[[0, 3, 4]] = X[[0, 3, 4]] * np.float32(length)
+    expected = naive_distances(X)
+    crowd = expected[5:, 5:].max()
+    np.testing.assert_allclose(cosine_distances(Rows(UpdateMatrix.of(X))), expected, atol=2e-4 * crowd)
+
+
+@pytest.mark.parametrize("length", [1e-20, 1e-5, 1e-3, 1.0, 1e5, 1e20])
+def test_opposite_rows_are_at_distance_two(length):
+    X = np.random.default_rng(0).normal(size=(9, 300)).astype(np.float32)
+    X[0] *= np.float32(length)
+    X[1] = -X[0]
+    assert cosine_distances(Rows(UpdateMatrix.of(X)))[0, 1] == pytest.approx(2.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("offset", [0, 10_000])
+@pytest.mark.parametrize("length", [1e-6, 1e-5, 1e5, 1e6])
+@pytest.mark.parametrize("scaled", [0, 4, 9])
+def test_one_short_or_long_row_changes_nothing_for_the_others(scaled, length, offset):
+    rng = np.random.default_rng(0)
+    honest = rng.normal(size=2000) + 0.3 * rng.normal(size=(10, 2000)) + offset
+    honest[:4] *= -1
+    result, _ = FLAME().aggregate(honest, Context(), {})
+    kept = result.unit_weights > 0
+    assert not kept[:4].any()
+    honest[scaled] *= length
+    result, _ = FLAME().aggregate(honest, Context(), {})
+    np.testing.assert_array_equal(result.unit_weights > 0, kept)
+
+
+def test_noise_for_rows_at_the_end_of_single_precision():
+    """Whatever comes of it, no warning."""
+    with contextlib.suppress(InvalidValueError):
+        FLAME()(np.full((5, 1000), 3.4e38, np.float32))
 
 
 def test_zeros_are_alike_and_far_from_all_others():

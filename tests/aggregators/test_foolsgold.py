@@ -166,10 +166,40 @@ def test_states_of_another_run(state):
         FoolsGold().aggregate(np.eye(3), Context(), state)
 
 
+@pytest.mark.parametrize("state", [{}, {"clients": []}, {"history": np.empty((0, 3), np.float32)}])
+def test_states_that_lack_something(state):
+    with pytest.raises(StateError, match="expected a state with clients and history, got none of"):
+        FoolsGold().aggregate(np.eye(3), Context(), state)
+
+
+def test_histories_are_single_precision():
+    _, state = FoolsGold().aggregate(np.eye(3), Context(), {"clients": ["9"], "history": np.ones((1, 3))})
+    assert state["history"].dtype == np.float32
+
+
 def test_values_that_are_none():
     with pytest.raises(InvalidValueError, match=r"row\(s\) \[1\]"):
         FoolsGold()([[1.0], [np.nan], [1.0]])
-    huge = np.full((2, 3), 3e38, np.float32)
-    _, state = FoolsGold().aggregate(huge, Context(), empty(3))
-    with pytest.raises(InvalidValueError, match="expected X to be finite"):
-        FoolsGold().aggregate(huge, Context(), state)
+
+
+@pytest.mark.parametrize("length", [1e-6, 1e-5, 1e5, 1e6])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_one_short_or_long_row_changes_no_weight(length, offset):
+    X = np.random.default_rng(0).normal(size=(10, 2000)) + offset
+    plain, _ = FoolsGold().aggregate(X, Context(), empty(2000))
+    X[0] *= length
+    scaled, _ = FoolsGold().aggregate(X, Context(), empty(2000))
+    assert scaled.diagnostics["weight_total"] == pytest.approx(plain.diagnostics["weight_total"], abs=1e-3)
+    np.testing.assert_allclose(scaled.unit_weights, plain.unit_weights, atol=1e-3)
+
+
+def test_histories_beyond_single_precision_keep_their_direction():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(6, 400)).astype(np.float32)
+    X[0] = 2e38 * np.sign(X[0])
+    state = empty(400)
+    for _ in range(5):
+        result, state = FoolsGold().aggregate(X, Context(), state)
+        assert np.isfinite(state["history"]).all()
+        np.testing.assert_allclose(result.unit_weights, 1 / 6)
+        np.testing.assert_array_equal(np.sign(state["history"][0]), np.sign(X[0]))

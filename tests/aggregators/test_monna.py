@@ -75,7 +75,7 @@ def test_whose_row_it_is_has_to_be_known():
         MoNNA(1)(X)
     with pytest.raises(InvalidValueError, match=r"expected index < n=5, got index=5"):
         MoNNA(1, index=5)(X)
-    with pytest.raises(InvalidValueError, match=r"expected 0 <= self_index < n=5, got self_index=-1"):
+    with pytest.raises(InvalidValueError, match="self_index to be a whole number >= 0, got self_index=-1"):
         MoNNA(1)(X, self_index=-1)
     with pytest.raises(InvalidValueError, match="expected index to be a whole number >= 0, got index=-1"):
         MoNNA(index=-1)

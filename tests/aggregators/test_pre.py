@@ -94,8 +94,13 @@ def test_chains_nest_to_the_right():
     X = np.random.default_rng(2).normal(size=(12, 30))
     step = Median()(Bucketing(2).mix(NNM(2).mix(ARC(2).mix(X)), seed=5))
     np.testing.assert_allclose(chain(X, seed=5), step, atol=1e-5)
-    with pytest.raises(TypeError):
-        NNM() | "median"
+    for wrong in ("median", Median):
+        with pytest.raises(InvalidValueError, match=r"expected a rule such as Median\(\) after \|"):
+            NNM() | wrong
+        with pytest.raises(InvalidValueError, match=r"expected rule to be a rule such as Median\(\)"):
+            NNM(rule=wrong)
+    np.testing.assert_allclose(Median()(chain.mix(X, seed=5)), chain(X, seed=5), atol=1e-6)
+    np.testing.assert_array_equal((NNM() | Krum(f=3)).mix(X), NNM(3).mix(X))
 
 
 def test_the_bound_is_that_of_what_reaches_the_rule():

@@ -50,6 +50,18 @@ def test_blas_is_restored_after_an_error_and_after_overlapping_work():
         assert set(blas_threads()) == {2}
 
 
+def test_little_work_is_not_worth_a_thread():
+    with threadpool_limits(2, user_api="blas"):
+        assert set(run([threading.get_ident] * 3, cells=1000)) == {threading.get_ident()}
+        assert threading.get_ident() not in run([threading.get_ident] * 3, cells=10**9)
+
+
+def test_a_limit_that_somebody_sets_meanwhile_stays():
+    with threadpool_limits(2, user_api="blas"):
+        run([lambda: [library.set_num_threads(3) for library in _blas()]])
+        assert set(blas_threads()) == {3}
+
+
 @pytest.mark.parametrize(
     "rule",
     [
@@ -67,7 +79,7 @@ def test_blas_is_restored_after_an_error_and_after_overlapping_work():
     ids=repr,
 )
 def test_threads_do_not_change_a_bit(rule):
-    X = np.random.default_rng(0).normal(size=(11, 100_003)).astype(np.float32) + np.float32(3)
+    X = np.random.default_rng(0).normal(size=(11, 400_003)).astype(np.float32) + np.float32(3)
     results = []
     for allowed in (1, 2, 5):
         with threadpool_limits(allowed, user_api="blas"):

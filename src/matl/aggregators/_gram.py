@@ -121,7 +121,7 @@ def _gram(X: UpdateMatrix, centre: int | None, dtype: type[np.float32] | type[np
     lanes = stripes(d, max(2, min(_LANES, _LANE_CELLS // (n + 1) ** 2)))
     middle = None if centre is None else X.rows(centre, centre + 1)[0]
     total = np.zeros((n + 1, n + 1))
-    for part in run([partial(_lane, X, middle, dtype, *lane) for lane in lanes]):
+    for part in run([partial(_lane, X, middle, dtype, *lane) for lane in lanes], n * d):
         total += part
     return total
 

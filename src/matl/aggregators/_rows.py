@@ -19,6 +19,9 @@ from matl.params import Float32
 
 __all__ = ["Float64", "Rows"]
 
+_MIXED = 4096  # columns of mixtures written out at a time
+_BLUR = 1e-7  # of the typical squared distance; single precision does not tell less from nothing
+_SAME = 1e-12  # sums of coefficients that differ by rounding alone
 _WIDTH = 16384  # columns at a time: long enough to stream a row, short enough for a sum to stay in the cache
 
 
@@ -90,19 +93,23 @@ class Rows:
 
     @cached_property
     def squared_distances(self) -> Float64:
-        """Squared Euclidean distance of every pair of rows (n, n), zero on the diagonal; about 1e-6 accurate."""
-        if self._mixing is None:
-            return pairwise(self._basis[:-1, :-1])
-        return pairwise(self.inner_products)
+        """Squared Euclidean distance of every pair of rows (n, n), zero on the diagonal.
+
+        About 1e-6 accurate, relative to what is typical of the crowd. Mixtures whose coefficients do not sum to the
+        same, as after clipping, feel the mean that all rows share: relative to its square they are as accurate.
+        """
+        inner, to_centre, length, sums = self._centred
+        distances = pairwise(inner)
+        apart = np.subtract.outer(sums, sums)
+        if length and (np.abs(apart) > _SAME).any():
+            distances += 2.0 * np.subtract.outer(to_centre, to_centre) * apart + length * apart**2
+            np.maximum(distances, 0.0, out=distances)
+        return distances
 
     @cached_property
     def inner_products(self) -> Float64:
         """Inner product of every pair of rows, shape (n, n)."""
-        inner, to_centre, length = self._basis[:-1, :-1], self._basis[:-1, -1], self._basis[-1, -1]
-        sums = np.ones(len(self))
-        if self._mixing is not None:
-            inner, to_centre = self._mixing @ inner @ self._mixing.T, self._mixing @ to_centre
-            sums = self._mixing.sum(axis=1)
+        inner, to_centre, length, sums = self._centred
         if not length:  # the centre is zero
             return np.array(inner)
         across = np.outer(to_centre, sums)
@@ -110,6 +117,8 @@ class Rows:
 
     def norms(self) -> Float64:
         """Euclidean norm of every row, shape (n,)."""
+        if self._diagonal is not None:
+            return np.abs(np.diag(np.asarray(self._mixing))) * np.sqrt(self._squares())
         if self._mixing is not None:
             return np.sqrt(np.maximum(np.diag(self.inner_products), 0.0))
         return np.sqrt(self._squares())
@@ -123,15 +132,20 @@ class Rows:
             return self._squares(self.combine(weights) if weights.any() else None)
         point = weights @ self._coefficients
         gaps = self._coefficients - point
-        return np.asarray(np.maximum(np.einsum("ij,ij->i", gaps @ self._basis, gaps), 0.0))
+        squares = np.einsum("ij,ij->i", gaps @ self._basis, gaps)
+        # What is smaller is rounding, and who divides by it would take it for certainty.
+        return np.asarray(np.maximum(squares, _BLUR * np.median(squares)))
 
     def squared_distances_to_point(self, point: Float32) -> Float64:
-        """Squared distance of every row of the matrix itself to a vector (d,), shape (n,)."""
+        """Squared distance of every row to a vector (d,), shape (n,). Mixtures are written out, block by block."""
         if self._mixing is None:
             return self._squares(point)
-        products = self.products(point)
-        length = float(np.dot(point.astype(np.float64), point.astype(np.float64)))
-        return np.asarray(np.maximum(np.diag(self.inner_products) - 2.0 * products + length, 0.0))
+        total, start = np.zeros(len(self)), 0
+        for block in self.blocks(_MIXED):
+            gaps = block.astype(np.float64) - point[start : start + block.shape[1]]
+            total += np.einsum("ij,ij->i", gaps, gaps)
+            start += block.shape[1]
+        return total
 
     def products(self, vector: Float32) -> Float64:
         """Inner product of every row with a vector of shape (d,), shape (n,)."""
@@ -175,7 +189,7 @@ class Rows:
                 with np.errstate(over="ignore"):
                     out[left:right] = total
 
-        run([partial(task, *stripe) for stripe in stripes(len(out))])
+        run([partial(task, *stripe) for stripe in stripes(len(out))], len(counting) * len(out))
         return out
 
     def blocks(self, width: int) -> Iterator[Float32]:
@@ -192,18 +206,19 @@ class Rows:
             return block
         if self._diagonal is not None:
             return block * self._diagonal[:, None]
-        return self._single @ block
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large is refused where it is used
+            return self._single @ block
 
     def dense(self) -> Float32:
         """All rows as one array (n, d)."""
         out = np.empty(self.shape, np.float32)
 
         def task(start: int, stop: int) -> None:
-            for left in range(start, stop, _WIDTH):
-                right = min(left + _WIDTH, stop)
+            for left in range(start, stop, _MIXED):
+                right = min(left + _MIXED, stop)
                 out[:, left:right] = self.columns(left, right)
 
-        run([partial(task, *stripe) for stripe in stripes(out.shape[1])])
+        run([partial(task, *stripe) for stripe in stripes(out.shape[1])], out.size)
         return out
 
     def by_sorted_columns(self, reduce: Callable[[Float32, Float64, Float32], None]) -> Float32:
@@ -227,7 +242,7 @@ class Rows:
                 self._sorted_block(left, right, keys, network)
                 reduce(keys.view(np.float32), scratch, out[left:right])
 
-        run([partial(task, *stripe) for stripe in stripes(d)])
+        run([partial(task, *stripe) for stripe in stripes(d)], n * d)
         return out
 
     def _sorted_block(self, left: int, right: int, keys: NDArray[np.int32], network: NDArray[np.int32]) -> None:
@@ -259,7 +274,8 @@ class Rows:
                     add(shard, *vectors, left, min(left + _WIDTH, stop), total[first : first + len(shard)])
             return total
 
-        return np.asarray(sum(run([partial(task, *stripe) for stripe in stripes(self._X.shape[1])])))
+        n, d = self._X.shape
+        return np.asarray(sum(run([partial(task, *stripe) for stripe in stripes(d)], n * d)))
 
     @cached_property
     def _single(self) -> Float32:
@@ -268,6 +284,8 @@ class Rows:
     @cached_property
     def _diagonal(self) -> Float32 | None:
         """The diagonal of coefficients that only scale the rows, as clipping does: no product of matrices is needed."""
+        if self._mixing is None:
+            return None
         rows, columns = np.nonzero(self._single)
         scales = self._single.shape[0] == self._single.shape[1] and np.array_equal(rows, columns)
         return np.diag(self._single) if scales else None
@@ -277,6 +295,18 @@ class Rows:
         if self._basis_gram is None:
             self._basis_gram = centred_gram(self._X)
         return self._basis_gram
+
+    @cached_property
+    def _centred(self) -> tuple[Float64, Float64, float, Float64]:
+        """Inner products of the rows, each less its sum of coefficients times the centre, and with the centre.
+
+        Then the centre's squared length, and the sums of coefficients.
+        """
+        inner, to_centre, length = self._basis[:-1, :-1], self._basis[:-1, -1], float(self._basis[-1, -1])
+        if self._mixing is None:
+            return inner, to_centre, length, np.ones(len(self))
+        sums = self._mixing.sum(axis=1)
+        return self._mixing @ inner @ self._mixing.T, self._mixing @ to_centre, length, sums
 
     @property
     def _coefficients(self) -> Float64:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ __all__ = ["run", "stripes"]
 T = TypeVar("T")
 
 _NARROWEST = 16384  # columns per task: below, handing work over costs more than the work
+_SMALL = 2**22  # numbers that are read before a second thread has started
 _TASKS = 64  # at most: enough to balance the load of many cores
 
 _lock = threading.Lock()
@@ -33,15 +35,25 @@ def stripes(d: int, count: int = _TASKS) -> list[tuple[int, int]]:
     return [(start, min(start + width, d)) for start in range(0, d, width)]
 
 
-def run(tasks: Sequence[Callable[[], T]]) -> list[T]:
+def run(tasks: Sequence[Callable[[], T]], cells: int = _SMALL) -> list[T]:
     """Results of all tasks, in their order, each computed with BLAS on one thread.
 
+    Parameters
+    ----------
+    tasks : sequence of callables without arguments
+        The work.
+    cells : int
+        How many numbers they read; few are not worth a thread.
+
+    Notes
+    -----
     There are as many workers as BLAS may use threads, so ``OPENBLAS_NUM_THREADS``, ``OMP_NUM_THREADS`` and
     ``threadpoolctl.threadpool_limits`` govern both, and a host that runs one process per core is not oversubscribed.
-    While the tasks run, BLAS is held to one thread in the whole process.
+    While the tasks run, BLAS is held to one thread in the whole process. Where no BLAS can be asked, all cores are
+    used.
     """
     with _one_blas_thread() as allowed:
-        workers = min(allowed, len(tasks))
+        workers = min(allowed, len(tasks)) if cells >= _SMALL else 1
         if workers < 2:
             return [task() for task in tasks]
         with ThreadPoolExecutor(workers, thread_name_prefix="matl-kernel") as pool:
@@ -58,19 +70,37 @@ def _one_blas_thread() -> Iterator[int]:
             _before = [library.num_threads for library in libraries]
             _set(libraries, [1] * len(libraries))
         _inside += 1
-        allowed = min(_before, default=1)
+        allowed = min(_before, default=os.cpu_count() or 1)
     try:
         yield allowed
     finally:
         with _lock:
             _inside -= 1
             if _inside == 0:
-                _set(libraries, _before)
+                # Unless somebody else set another limit meanwhile.
+                _set(
+                    libraries,
+                    [
+                        was if library.num_threads == 1 else None
+                        for library, was in zip(libraries, _before, strict=True)
+                    ],
+                )
 
 
-def _set(libraries: list[Any], counts: list[int]) -> None:
+def _set(libraries: list[Any], counts: list[int | None]) -> None:
     for library, count in zip(libraries, counts, strict=True):
-        library.set_num_threads(count)
+        if count is not None:
+            library.set_num_threads(count)
+
+
+def _forget() -> None:
+    """A forked child has the parent's threads in name only."""
+    global _lock, _inside
+    _lock, _inside = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @cache

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from matl import validate
 from matl.aggregators._inputs import matrix_of
 from matl.aggregators._rows import Rows
-from matl.errors import BoundError, InvalidValueError
+from matl.errors import BoundError, InvalidValueError, nearest
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
 from matl.registry import Registry
@@ -50,6 +49,15 @@ class Context:
     self_index: int | None = None
     clients: tuple[str, ...] | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        validate.whole(0, f=self.f, seed=self.seed)
+        if self.self_index is not None:
+            validate.whole(0, self_index=self.self_index)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", np.asarray(self.weights, dtype=np.float64))
+        if self.clients is not None:
+            object.__setattr__(self, "clients", tuple(self.clients))
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class Aggregator(Protocol):
 AGGREGATORS: Registry[Aggregator] = Registry("aggregator")
 
 
-class Rule(ABC):
+class Rule:
     """Shared behaviour of rules: checks, the bound, and ``rule(X)``.
 
     A subclass implements `combine` for checked rows, or `step` if it keeps a state, declares what it is by the class
@@ -146,11 +154,17 @@ class Rule(ABC):
         rows, n = checked_rows(matrix), len(matrix)
         if context.weights is not None:
             validate.sample_weights(n, weights=context.weights)
-        if context.clients is not None and len(set(context.clients)) != n:
+        if context.clients is not None and not len(context.clients) == len(set(context.clients)) == n:
             raise InvalidValueError(
-                f"expected clients to name {n} rows, got {len(set(context.clients))} different names"
+                f"expected clients to name n={n} rows, each by another name, got {len(context.clients)} names of which "
+                f"{len(set(context.clients))} differ"
             )
-        return self.run(rows, context, state)
+        result, after = self.run(rows, context, state)
+        if not np.isfinite(result.vector).all():
+            raise InvalidValueError(
+                "expected updates whose aggregate fits float32, got one beyond 3.4e38; screen such updates"
+            )
+        return result, after
 
     def run(self, X: Rows, context: Context, state: State) -> tuple[Result, State]:
         """Check what the rule needs of its context, and aggregate checked rows."""
@@ -164,7 +178,9 @@ class Rule(ABC):
     def tolerated(self, n: int, context: Context) -> int:
         """The f to use with n rows: the rule's own, or the context's."""
         given = self.given_f()
-        f = context.f if given is None else given
+        return self._tolerable(context.f if given is None else given, n)
+
+    def _tolerable(self, f: int, n: int) -> int:
         if not 0 <= f <= self.max_f(n):
             raise BoundError(
                 f"{type(self).__name__} with n={n} clients tolerates 0 <= f <= {self.max_f(n)}, got f={f} "
@@ -201,6 +217,10 @@ class Rule(ABC):
         """
         matrix, restore = matrix_of(X)
         checked_rows(matrix)
+        known = [item.name for item in fields(Context)]
+        for name in context:
+            if name not in known:
+                raise InvalidValueError(f"a context has no {name!r}{nearest(name, known)}; it has {', '.join(known)}")
         result, _ = self.aggregate(matrix, Context(**context), self.init(ParamLayout.of([np.empty(matrix.shape[1])])))
         return restore(result.vector)
 
@@ -209,7 +229,7 @@ class Rule(ABC):
         return n - 1
 
     def kappa(self, n: int, f: int) -> float | None:
-        """The proven robustness coefficient with n rows of which f are malicious; ``None`` where none is known.
+        """Return the proven robustness coefficient with n rows of which f are malicious; ``None`` where none is known.
 
         A rule F is (f, kappa)-robust if for every n - f of the rows, with mean m,
         ``|F(x) - m|^2 <= kappa * mean(|x_i - m|^2)`` over these rows, whatever the others are.
@@ -217,16 +237,26 @@ class Rule(ABC):
         References
         ----------
         Allouah et al., "Fixing by Mixing: A Recipe for Optimal Byzantine ML under Heterogeneity", AISTATS 2023.
+
+        Examples
+        --------
+        >>> from matl.aggregators import NNM, Median
+        >>> Median().kappa(20, 4), (NNM() | Median()).kappa(20, 4)
+        (7.1..., 16.2...)
         """
+        return self.proven_kappa(n, self._tolerable(f, n))
+
+    def proven_kappa(self, n: int, f: int) -> float | None:
+        """The coefficient for a tolerable f; rules that have one override it."""
         return None
 
     def step(self, X: Rows, f: int, context: Context, state: State) -> tuple[Result, State]:
         """Aggregate checked rows with a tolerable f; rules that keep a state override it."""
         return self.combine(X, f, context), state
 
-    @abstractmethod
     def combine(self, X: Rows, f: int, context: Context) -> Result:
         """Aggregate checked rows with a tolerable f."""
+        raise NotImplementedError(f"{type(self).__name__} implements neither combine nor step")
 
 
 def checked_rows(X: UpdateMatrix) -> Rows:

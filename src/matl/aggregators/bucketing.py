@@ -50,9 +50,10 @@ class Bucketing(PreAggregator):
         last = self.rule
         while isinstance(last, PreAggregator):
             last = last.rule
-        if isinstance(last, MoNNA):
+        if isinstance(last, MoNNA) or "self_index" in last.needs:
             raise InvalidValueError(
-                "expected a rule that needs no row of its own after Bucketing, got MoNNA; buckets mix that row"
+                "expected a rule that needs no row of its own after Bucketing, got "
+                f"{type(last).__name__}; buckets mix that row"
             )
 
     def rows_after(self, n: int) -> int:

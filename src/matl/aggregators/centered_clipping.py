@@ -9,6 +9,7 @@ import numpy as np
 
 from matl import validate
 from matl.aggregators.base import AGGREGATORS, Context, Result, Rows, Rule
+from matl.errors import StateError
 from matl.params import Float32, ParamLayout
 from matl.state import State
 
@@ -31,8 +32,8 @@ class CenteredClipping(Rule):
     -----
     v becomes v + mean_i min(1, tau / |x_i - v|) (x_i - v), starting from the result of the round before, or from zero.
     One round moves v by no more than L tau, so f rows can pull it by at most L tau f / n; the memory is what makes that
-    enough, and only where clients send momentum. State: one vector of shape (d,). Called directly, the rule starts from
-    zero every time.
+    enough, and only where clients send momentum. State: one vector of shape (d,), which is part of the result, so
+    the rows' weights do not sum to 1. Called directly, the rule starts from zero every time.
 
     References
     ----------
@@ -62,8 +63,10 @@ class CenteredClipping(Rule):
     def step(self, X: Rows, f: int, context: Context, state: State) -> tuple[Result, State]:
         """See `Rule.step`."""
         n, d = X.shape
-        centre: Float32 = np.zeros(d, np.float32) if state["centre"] is None else state["centre"]
-        validate.vector(d, centre=centre)
+        before = state.get("centre", ())
+        centre: Float32 = np.zeros(d, np.float32) if before is None else np.asarray(before, np.float32)
+        if centre.shape != (d,):
+            raise StateError(f"expected a centre of shape {(d,)}, got {centre.shape}; the state belongs to another run")
         weights, far = np.zeros(n), np.zeros(n, bool)
         for _ in range(self.iterations):
             distances = np.sqrt(X.squared_distances_to_point(centre))
@@ -73,8 +76,4 @@ class CenteredClipping(Rule):
             centre = np.float32(stays) * centre
             centre += X.combine(pull)
             weights = stays * weights + pull
-        return Result(centre, weights, {"clipped": int(far.sum())}), {"centre": centre}
-
-    def combine(self, X: Rows, f: int, context: Context) -> Result:
-        """See `Rule.combine`; starts from zero."""
-        return self.step(X, f, context, {"centre": None})[0]
+        return Result(centre, weights, {"clipped": int(far.sum())}), {"centre": centre.copy()}

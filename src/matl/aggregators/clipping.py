@@ -72,9 +72,9 @@ class ARC(PreAggregator):
     rule: Rule = field(default_factory=TrimmedMean)
     condition: ClassVar[str] = "2f < n, and what the rule after it allows"
 
-    def kappa(self, n: int, f: int) -> float | None:
+    def proven_kappa(self, n: int, f: int) -> float | None:
         """See `Rule.kappa`."""
-        inner = self.rule.kappa(n, f)
+        inner = self.rule.proven_kappa(n, f)
         return None if inner is None else 3.0 * inner
 
     def coefficients(self, X: Rows, f: int, context: Context) -> Float64:

@@ -52,7 +52,7 @@ class Median(_Ranked):
 
     weighted: bool = False
 
-    def kappa(self, n: int, f: int) -> float:
+    def proven_kappa(self, n: int, f: int) -> float:
         """See `Rule.kappa`: 4 (1 + f / (n - 2f))^2."""
         return 4.0 * (1.0 + f / (n - 2 * f)) ** 2
 
@@ -86,7 +86,7 @@ class TrimmedMean(_Ranked):
     f: int | None = None
     breakdown: ClassVar[str] = "f/n < 1/2"
 
-    def kappa(self, n: int, f: int) -> float:
+    def proven_kappa(self, n: int, f: int) -> float:
         """See `Rule.kappa`: 6 f / (n - 2f) (1 + f / (n - 2f))."""
         share = f / (n - 2 * f)
         return 6.0 * share * (1.0 + share)
@@ -143,5 +143,5 @@ def _weighted_median(X: Rows, weights: np.ndarray[tuple[int, ...], np.dtype[np.f
         # Where a prefix weighs exactly half, every value up to the next one that counts is a median; take the middle.
         high = np.argmax(below > half * (1.0 + _ROUNDING), axis=0)
         columns = np.arange(block.shape[1])
-        parts.append((ranked[low, columns] + ranked[high, columns]) / np.float32(2))
+        parts.append(ranked[low, columns] / np.float32(2) + ranked[high, columns] / np.float32(2))
     return np.concatenate(parts)

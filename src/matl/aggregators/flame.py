@@ -67,7 +67,8 @@ class FLAME(Rule):
         vector = X.combine(weights)
         if self.noise > 0:
             draw = np.random.default_rng(context.seed).standard_normal(len(vector), dtype=np.float32)
-            vector += np.float32(self.noise * limit) * draw
+            with np.errstate(over="ignore", invalid="ignore"):  # a result that is not finite is refused
+                vector += np.float32(self.noise * limit) * draw
         return Result(vector, weights, {"clip_norm": limit, "kept": int(kept.sum())})
 
 

@@ -12,7 +12,7 @@ from matl.aggregators.base import AGGREGATORS, Context, Result, Rows, Rule
 
 __all__ = ["FLTrust"]
 
-# Shorter rows count for nothing; the factor that would stretch them to the root's norm leaves the range of float32.
+# Shorter rows count for next to nothing: what would stretch them to the root's norm leaves the range of float32.
 _SHORTEST = 1e-30
 
 

@@ -12,7 +12,7 @@ from matl.aggregators._rows import Float64
 from matl.aggregators.base import AGGREGATORS, Context, Result, Rows, Rule
 from matl.errors import StateError
 from matl.matrix import UpdateMatrix
-from matl.params import ParamLayout
+from matl.params import Float32, ParamLayout
 from matl.state import State
 
 __all__ = ["FoolsGold"]
@@ -37,7 +37,8 @@ class FoolsGold(Rule):
 
     State: the names of all clients ever seen and a float32 matrix of as many rows of d numbers. It never forgets one,
     so memory and checkpoints grow with them; a round needs two such matrices for a moment. Clients of the round alone
-    are compared. Without names, the number of a row is its client. Called directly, the rule has no history.
+    are compared. A history beyond float32 is halved, because only its direction counts. Without names, the number of a
+    row is its client. Called directly, the rule has no history.
 
     References
     ----------
@@ -50,7 +51,7 @@ class FoolsGold(Rule):
 
     def init(self, layout: ParamLayout) -> State:
         """No clients."""
-        return _empty(layout.size)
+        return {"clients": [], "history": np.empty((0, layout.size), np.float32)}
 
     def step(self, X: Rows, f: int, context: Context, state: State) -> tuple[Result, State]:
         """See `Rule.step`.
@@ -58,22 +59,25 @@ class FoolsGold(Rule):
         Raises
         ------
         StateError
-            The histories do not fit the names, or the updates.
+            The state lacks names or histories, or they do not fit each other or the updates.
         """
         n, d = X.shape
         names = [str(row) for row in range(n)] if context.clients is None else list(context.clients)
+        if missing := sorted({"clients", "history"} - state.keys()):
+            raise StateError(
+                f"expected a state with clients and history, got none of {missing}; start from init(layout)"
+            )
         before: dict[str, int] = {name: row for row, name in enumerate(state["clients"])}
-        past = state["history"]
+        past = np.asarray(state["history"], np.float32)
         if past.shape != (len(before), d):
             raise StateError(
                 f"expected a history of shape {(len(before), d)} for {len(before)} clients, got {past.shape}; "
                 "the state belongs to another run"
             )
         history = X.dense()
-        with np.errstate(over="ignore"):  # comparing the rows refuses what is not finite
-            for row, name in enumerate(names):
-                if name in before:
-                    history[row] += past[before[name]]
+        for row, name in enumerate(names):
+            if name in before:
+                history[row] = _sum(history[row], past[before[name]])
         weights = _weights(cosine_distances(Rows(UpdateMatrix(history))))
         total = float(weights.sum())
         share = weights / total if total > 0 else weights
@@ -83,13 +87,12 @@ class FoolsGold(Rule):
             history = np.concatenate([history, past[[before[name] for name in absent]]])
         return result, {"clients": names + absent, "history": history}
 
-    def combine(self, X: Rows, f: int, context: Context) -> Result:
-        """See `Rule.combine`; without a history."""
-        return self.step(X, f, context, _empty(X.shape[1]))[0]
 
-
-def _empty(d: int) -> State:
-    return {"clients": [], "history": np.empty((0, d), np.float32)}
+def _sum(a: Float32, b: Float32) -> Float32:
+    """The sum, or half of it where float32 cannot hold it."""
+    with np.errstate(over="ignore"):
+        total = a + b
+    return total if np.isfinite(total).all() else np.asarray(a / 2 + b / 2, np.float32)
 
 
 def _weights(distances: Float64) -> Float64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -92,11 +92,11 @@ class Krum(MultiKrum):
     Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     """
 
-    m: int | None = 1
+    m: int | None = field(default=1, init=False, repr=False)
 
-    def kappa(self, n: int, f: int) -> float | None:
+    def proven_kappa(self, n: int, f: int) -> float | None:
         """See `Rule.kappa`: 6 (1 + f / (n - 2f)) with n - f - 1 neighbours."""
-        return 6.0 * (1.0 + f / (n - 2 * f)) if self.neighbors == "n-f-1" and self.m == 1 else None
+        return 6.0 * (1.0 + f / (n - 2 * f)) if self.neighbors == "n-f-1" else None
 
 
 def krum_scores(distances: Float64, neighbors: int) -> Float64:

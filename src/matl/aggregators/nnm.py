@@ -43,9 +43,9 @@ class NNM(PreAggregator):
     condition: ClassVar[str] = "2f < n, and what the rule after it allows"
     cost: ClassVar[str] = "n^2 d"
 
-    def kappa(self, n: int, f: int) -> float | None:
+    def proven_kappa(self, n: int, f: int) -> float | None:
         """See `Rule.kappa`."""
-        inner = self.rule.kappa(n, f)
+        inner = self.rule.proven_kappa(n, f)
         return None if inner is None else 8.0 * f / (n - f) * (inner + 1.0)
 
     def coefficients(self, X: Rows, f: int, context: Context) -> Float64:

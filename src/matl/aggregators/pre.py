@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from matl.state import State
 __all__ = ["PreAggregator"]
 
 
-class PreAggregator(Rule):
+class PreAggregator(Rule, ABC):
     """A rule that replaces its rows by mixtures of them and leaves the rest to another rule.
 
     ``NNM(f=2) | Median()`` is ``NNM(f=2, rule=Median())``, and chains may be longer. Where a rule of a chain was not
@@ -27,7 +27,7 @@ class PreAggregator(Rule):
     --------
     >>> from matl.aggregators import ARC, NNM, Krum
     >>> ARC(f=2) | NNM() | Krum()
-    ARC(f=2, rule=NNM(f=None, rule=Krum(f=None, m=1, neighbors='n-f-2')))
+    ARC(f=2, rule=NNM(f=None, rule=Krum(f=None, neighbors='n-f-2')))
     """
 
     breakdown: ClassVar[str] = "that of the rule after it"
@@ -35,6 +35,8 @@ class PreAggregator(Rule):
 
     def __post_init__(self) -> None:
         Rule.__post_init__(self)
+        if not isinstance(self.rule, Rule):
+            raise InvalidValueError(f"expected rule to be a rule such as Median(), got rule={self.rule!r}")
         if "root_update" in self.rule.needs:
             raise InvalidValueError(
                 f"expected a rule that needs no root data after {type(self).__name__}, got {type(self.rule).__name__}; "
@@ -44,7 +46,7 @@ class PreAggregator(Rule):
     def __or__(self, other: Rule) -> Self:
         """Put this before another rule."""
         if not isinstance(other, Rule):
-            return NotImplemented
+            raise InvalidValueError(f"expected a rule such as Median() after |, got {other!r}")
         last = isinstance(self.rule, PreAggregator)
         return replace(self, rule=self.rule | other if last else other)  # type: ignore[type-var, operator]
 
@@ -75,7 +77,7 @@ class PreAggregator(Rule):
         return self.rule.given_f() if self.f is None else self.f
 
     def mix(self, X: Any, **context: Any) -> Any:
-        """The mixtures alone, written out, shape (m, d).
+        """The mixtures that the rule at the end of the chain would see, written out, shape (m, d).
 
         Examples
         --------
@@ -87,10 +89,16 @@ class PreAggregator(Rule):
         """
         matrix, restore = matrix_of(X)
         rows, given = checked_rows(matrix), Context(**context)
-        f = given.f if self.f is None else self.f
-        if not 0 <= 2 * f < len(rows):
-            raise BoundError(f"expected 2f < n, got f={f} and n={len(rows)}; lower f")
-        return restore(rows.mixed(self.coefficients(rows, f, given)).dense())
+        f, link = given.f, self
+        while True:
+            told = link.given_f()
+            f = f if told is None else told
+            if not 0 <= 2 * f < len(rows):
+                raise BoundError(f"expected 2f < n, got f={f} and n={len(rows)}; lower f")
+            rows = rows.mixed(link.coefficients(rows, f, given))
+            if not isinstance(link.rule, PreAggregator):
+                return restore(rows.dense())
+            link = link.rule
 
     def step(self, X: Rows, f: int, context: Context, state: State) -> tuple[Result, State]:
         """See `Rule.step`."""
@@ -98,14 +106,10 @@ class PreAggregator(Rule):
         mixed = X.mixed(mixing)
         inner = replace(context, f=f)
         if len(mixed) != len(X):  # no row is a client's any more
-            inner = replace(inner, weights=None, clients=None)
+            inner = replace(inner, weights=None, clients=None, self_index=None)
         result, after = self.rule.run(mixed, inner, state)
         weights = None if result.unit_weights is None else result.unit_weights @ mixing
         return Result(result.vector, weights, result.diagnostics), after
-
-    def combine(self, X: Rows, f: int, context: Context) -> Result:
-        """See `Rule.combine`; only for rules that keep no state."""
-        return self.step(X, f, context, {})[0]
 
     @abstractmethod
     def coefficients(self, X: Rows, f: int, context: Context) -> Float64:

@@ -53,7 +53,7 @@ class SMEA(Rule):
         """See `Rule.max_f`."""
         return (n - 1) // 2
 
-    def kappa(self, n: int, f: int) -> float:
+    def proven_kappa(self, n: int, f: int) -> float:
         """See `Rule.kappa`: 4 f / (n - f) (1 + f / (n - 2f))^2."""
         return 4.0 * f / (n - f) * (1.0 + f / (n - 2 * f)) ** 2
 
