@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-simulate gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ docs: $(VENV)/.all ## Build the documentation into site/ and run its notebooks; 
 
 docs-serve: $(VENV)/.all ## Serve the documentation on this machine and rebuild it on every change; notebooks are not run
 	@MATL_RUN_NOTEBOOKS=false $(BIN)/mkdocs serve
+
+bench-aggregators: $(VENV)/.all ## Compare the speed, memory and answers of the aggregation rules with ByzFL's; takes minutes
+	@$(BIN)/python benchmarks/aggregators.py $(ARGS)
 
 bench-simulate: $(VENV)/.run $(FLOWER_VENV)/.installed ## Compare speed and memory with Flower's simulation of the same task; takes minutes
 	@$(BIN)/python benchmarks/simulation_speed.py --flower $(FLOWER_VENV)/bin/python $(ARGS)
@@ -75,6 +78,7 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
 $(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing the development environment and every extra into $(VENV) (once) ..."
 	@$(PIP) install --constraint constraints.txt --editable ".[dev,all]"
+	@$(PIP) install --no-deps byzfl==0.0.11 # the peer of tests and benchmarks; torch is all that its rules need
 	@touch $(VENV)/.run $(VENV)/.dev $@
 
 # Flower pins other versions of what MATL uses, so it gets an environment of its own, with MATL's code in it.

@@ -55,8 +55,8 @@ FROM_ZERO = [ClippedMean(), CenteredClipping(), SignGuard(), QUIET, FoolsGold(),
 CHAINS = [NNM(), NNM() | Krum(), NNM() | EXACT, ARC(), StaticClipping(), Bucketing() | Median()]
 RULES = [*LINEAR, *RANKED, *FROM_ZERO, *CHAINS, EXACT, DnC()]
 
-# Mixed rows are often equal up to rounding: Krum among equals chooses by index, and the geometric median is often one of
-# them, where its steps divide by what rounding leaves of a distance.
+# Mixed rows are often equal up to rounding: Krum among equals chooses by index, and the geometric median is often one
+# of them, where its steps divide by what rounding leaves of a distance.
 TIED = [NNM() | Krum(), NNM() | EXACT]
 # A row's place decides: whose bucket it is in, which row is one's own, which of the last pair Krum takes within Bulyan.
 PLACED = [Bucketing() | Median(), MoNNA(index=0), Bulyan()]
