@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from matl.aggregators import AGGREGATORS, Aggregator
+from matl.aggregators import AGGREGATORS, Aggregator, Rule
 from matl.attacks import ATTACKS, Attack
 from matl.errors import BoundError, InvalidValueError, StateError
 from matl.learning.datasets import Dataset, Source
@@ -189,7 +189,7 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
     options: Mapping[str, Any] = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
     bound = float(options.get("bound", max(len(population.malicious), 1) / clients))
     cohort = max(1, round(config.participation * clients))
-    f = getattr(rule, "f", None)
+    f = rule.given_f() if isinstance(rule, Rule) else getattr(rule, "f", None)
     f = min(int(bound * cohort + 1e-9), cohort - 1) if f is None else f
     if not 0 <= f <= rule.max_f(cohort):
         raise BoundError(
