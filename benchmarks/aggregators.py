@@ -464,8 +464,8 @@ def main() -> None:
         return
     out = given.out or Path(__file__).parent / "results" / "aggregators"
     remarks = (
-        f"Medians of {turns} turns, or of up to {MOST_TURNS} where they are short; float32, f = n/5, normal rows scaled "
-        "by 0.5 to 1.5."
+        f"Medians of {turns} turns, or of up to {MOST_TURNS} where they are short; float32, f = n/5, normal rows "
+        "scaled by 0.5 to 1.5."
     )
     print(write(out, text, remarks, rows, time.perf_counter() - started))
 
