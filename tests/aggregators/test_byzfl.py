@@ -71,8 +71,7 @@ def matrix(seed):
         case 1:
             X += 100
         case 2:
-            X = rng.permuted(np.repeat(X, 3, axis=0)[:n], axis=0)
-            X = np.concatenate([X, X])[:n]
+            X = rng.permutation(np.repeat(X, 3, axis=0)[:n])  # few different rows
         case 3:
             f = int(rng.integers(1, 5))
             X = rng.normal(size=(2 * f + 1, d)).astype(np.float32)
@@ -87,7 +86,7 @@ def matrix(seed):
         case 8:
             X, f = X[:1], 0
         case 9:
-            X = rng.normal(size=(n, 9000)).astype(np.float32)  # more than two of the blocks that rules read
+            X = rng.normal(size=(n, 40_000)).astype(np.float32)  # several of the blocks that rules read
     return X, f
 
 
