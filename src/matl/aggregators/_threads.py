@@ -70,7 +70,7 @@ def _one_blas_thread() -> Iterator[int]:
             _before = [library.num_threads for library in libraries]
             _set(libraries, [1] * len(libraries))
         _inside += 1
-        allowed = min(_before, default=os.cpu_count() or 1)
+        allowed = min(_before) if _before else os.cpu_count() or 1
     try:
         yield allowed
     finally:
