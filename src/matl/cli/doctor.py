@@ -29,6 +29,7 @@ _EXTRAS = {
         _Extra("scikit-learn", "the digits data set, and downloading mnist"),
         _Extra("loky", "worker processes: --workers, and --jobs of matl sweep"),
         _Extra("PyYAML", "experiment files in YAML"),
+        _Extra("networkx", "detection of cartels"),
     ),
     "data": (
         _Extra("pyarrow", "Parquet: data sets, and results of matl sweep --parquet"),
