@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ bench-aggregators: $(VENV)/.all ## Compare the speed, memory and answers of the 
 
 bench-simulate: $(VENV)/.run $(FLOWER_VENV)/.installed ## Compare speed and memory with Flower's simulation of the same task; takes minutes
 	@$(BIN)/python benchmarks/simulation_speed.py --flower $(FLOWER_VENV)/bin/python $(ARGS)
+
+bench-trust: $(VENV)/.run ## Measure what judging costs beside plain averaging, in time, rounds and memory; a quarter of an hour
+	@$(BIN)/python benchmarks/trust.py $(ARGS)
 
 gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md
 	@$(BIN)/python benchmarks/gpu_report.py

@@ -16,7 +16,7 @@
     ├── StorageError (OSError)             a file cannot be written
     ├── ContractError (AssertionError)     an implementation does not keep what its protocol promises
     ├── WorkerLostError                    worker processes were lost again and again; the run can be resumed
-    ├── CellsFailedError                   some cells of a sweep failed; the others stand
+    ├── CellsFailedError                   some cells of a sweep or a matrix failed; the others stand
     ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
@@ -148,7 +148,7 @@ class WorkerLostError(MatlError):
 
 
 class CellsFailedError(MatlError):
-    """Some cells of a sweep failed; the others have their results."""
+    """Some cells of a sweep or a matrix failed; the others have their results."""
 
 
 class ContractError(MatlError, AssertionError):

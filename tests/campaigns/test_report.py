@@ -21,7 +21,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from matl.campaigns.report import write_report
-from matl.campaigns.report.charts import auroc
 from matl.campaigns.report.markup import clean, tag
 from matl.campaigns.report.svg import Scale, nice_range
 from matl.campaigns.report.theme import PALETTE
@@ -485,15 +484,6 @@ def test_in_a_browser_the_script_runs_and_hostile_text_does_not(tmp_path: Path) 
     assert toggle["aria-label"] in ("Use dark colours", "Use light colours")
     assert not page.tags["img"]
     assert "CONSOLE" not in done.stderr  # neither errors nor refusals by the policy
-
-
-@given(
-    st.lists(st.integers(0, 5), min_size=1, max_size=12),
-    st.lists(st.integers(0, 5), min_size=1, max_size=12),
-)
-def test_auroc_counts_pairs(honest: list[int], malicious: list[int]) -> None:
-    pairs = [(m > h) + 0.5 * (m == h) for m in malicious for h in honest]
-    assert auroc(np.array(honest, float), np.array(malicious, float)) == pytest.approx(np.mean(pairs))
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20), st.integers(2, 8))

@@ -150,7 +150,7 @@ def test_a_mode_outside_its_bound_is_pointed_out(run):
 def test_honest_clients_in_quarantine_are_named(capsys):
     result = matl.simulate(dataset="synthetic", mode="mode0", clients=10, rounds=1, root_size=20)
     accused = sorted(set(result.malicious[:1]) | {"client-x"})
-    RUN._show(dataclasses.replace(result, quarantined=tuple(accused), ceiling_accuracy=0.0))
+    RUN.show_result(dataclasses.replace(result, quarantined=tuple(accused), ceiling_accuracy=0.0))
     captured = capsys.readouterr()
     assert "1 of 4 malicious, 1 of 6 honest clients" in captured.out
     assert "ceiling without malicious clients 0.0 %" in captured.out
@@ -218,7 +218,7 @@ def test_names_of_parts_are_completed():
     described = typer.main.get_command(cli.app).commands["compare"]
     completed = {parameter.name: parameter.shell_complete for parameter in described.params}
     context = typer.Context(described)
-    assert [item.value for item in completed["attack"](context, "sl")] == ["sleeper"]
+    assert [item.value for item in completed["attack"](context, "sle")] == ["sleeper"]
     assert [item.value for item in completed["rules"](context, "mode0,kr")] == ["mode0,krum"]
     assert [item.value for item in completed["log"](context, "ml")] == ["mlflow"]
     assert completed["attack"](context, "sl")[0].help  # what it is

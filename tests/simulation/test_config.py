@@ -247,9 +247,9 @@ def test_the_digest_depends_on_every_value():
 def test_parts_are_built_from_names_and_tables():
     assert ATTACKS.create("alie") == Alie()
     nested = {"name": "sleeper", "wake_round": "7", "attack": "alie"}
-    assert ATTACKS.create(nested) == Sleeper(7, Alie())
+    assert ATTACKS.create(nested) == Sleeper(Alie(), 7)
     assert nested == {"name": "sleeper", "wake_round": "7", "attack": "alie"}
-    assert ATTACKS.create({"name": "sleeper", "attack": Alie()}) == Sleeper(10, Alie())
+    assert ATTACKS.create({"name": "sleeper", "attack": Alie()}) == Sleeper(Alie(), 10)
     assert AGGREGATORS.create({"name": "nnm", "rule": Median()}) == NNM(rule=Median())
     assert TASKS.create({"name": "mlp", "hidden": [3]}, features=2, num_classes=4).layout.size == 2 * 3 + 3 + 3 * 4 + 4
 
@@ -280,7 +280,7 @@ def test_functions_and_classes_without_a_constructor_can_be_parts():
 
 
 def test_a_part_is_described_by_its_class_and_fields():
-    assert describe(Sleeper(3, Alie())) == {"name": "Sleeper", "wake_round": 3, "attack": {"name": "Alie"}}
+    assert describe(Sleeper(Alie(), 3)) == {"name": "Sleeper", "wake_round": 3, "attack": {"name": "Alie"}}
     assert describe(object()) == {"name": "object"}
 
 

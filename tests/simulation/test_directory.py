@@ -176,7 +176,7 @@ def test_any_damage_to_the_checkpoint_is_noticed(simulation, stopped):
 def test_checkpoints_of_another_version_and_unreadable_ones_are_refused(simulation, stopped):
     path = stopped / "checkpoint.msgpack"
     checked = unpack(path.read_bytes())
-    path.write_bytes(pack({**checked, "version": 2}))
+    path.write_bytes(pack({**checked, "version": 1}))
     refused(simulation, stopped, "was not written by this version of MATL")
     path.write_bytes(pack({"version": 1, "content": "text"}))
     refused(simulation, stopped, "was not written by this version of MATL")

@@ -177,7 +177,7 @@ def test_only_omniscient_adversaries_see_honest_updates():
     play(dataclasses.replace(sim, attack=Omniscient()))
     assert all(view.honest.shape == (5, 15) for view in views)
     views.clear()
-    play(dataclasses.replace(sim, attack=Sleeper(1, Omniscient())))
+    play(dataclasses.replace(sim, attack=Sleeper(Omniscient(), 1)))
     assert [(view.round, view.honest.shape) for view in views] == [(1, (5, 15)), (2, (5, 15))]
 
 

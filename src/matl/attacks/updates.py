@@ -1,19 +1,17 @@
-"""Attacks on the uploaded update: sign flip, Gaussian noise, scaling, ALIE."""
+"""Attacks on the own update: sign flip, Gaussian noise, scaling."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import NormalDist
-from typing import ClassVar
 
 import numpy as np
 
 from matl import validate
-from matl.attacks.base import ATTACKS, Attack, AttackView, Knowledge
+from matl.attacks.base import ATTACKS, Attack, AttackView
 from matl.errors import InvalidValueError
 from matl.params import Float32
 
-__all__ = ["Alie", "GaussianNoise", "Scaling", "SignFlip"]
+__all__ = ["GaussianNoise", "Scaling", "SignFlip"]
 
 
 @ATTACKS.register("sign_flip")
@@ -99,33 +97,3 @@ class Scaling(Attack):
     def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:
         """Multiply by k."""
         return np.float32(self.scale) * view.own
-
-
-@ATTACKS.register("alie")
-@dataclass(frozen=True, slots=True)
-class Alie(Attack):
-    """A Little Is Enough: all upload the honest mean, shifted as far as the spread of honest updates hides.
-
-    Notes
-    -----
-    mean - z std per coordinate over the honest updates, with z the normal quantile of (n - f - s) / (n - f) and
-    s = floor(n / 2 + 1) - f the honest clients the adversary needs on its side for a majority; at least 1 of them.
-    What hides in the honest spread moves a plain average by less than that spread: it costs averaging little, and most
-    where clients differ much. Its targets are rules that trust what is close.
-
-    References
-    ----------
-    Baruch et al., "A Little Is Enough: Circumventing Defenses For Distributed Learning", NeurIPS 2019.
-    """
-
-    knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
-
-    def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:
-        """The same shifted mean for every malicious client."""
-        if view.honest is None or len(view.honest) < 2:
-            return view.own  # no honest spread to hide in
-        n, f = view.clients, len(view.own)
-        supporters = min(max(n // 2 + 1 - f, 1), n - f - 1)
-        z = max(NormalDist().inv_cdf((n - f - supporters) / (n - f)), 0.0)
-        shifted = view.honest.mean(axis=0) - np.float32(z) * view.honest.std(axis=0)
-        return np.repeat(shifted[None], f, axis=0)

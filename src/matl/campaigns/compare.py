@@ -27,7 +27,7 @@ from matl.simulation import (
     load_config,
 )
 from matl.simulation.build import deal
-from matl.simulation.config import to_toml
+from matl.simulation.config import Spec, to_toml
 from matl.simulation.directory import open_new, refuse_other_kind
 from matl.simulation.result import SCHEMA_VERSION, provenance
 from matl.simulation.workers import require_loky
@@ -164,16 +164,19 @@ def compare(
     return comparison
 
 
-def rule_config(config: RunConfig, rule: str) -> RunConfig:
+def rule_config(config: RunConfig, rule: Spec) -> RunConfig:
     """The configuration with one rule put in place of its mode and aggregator."""
-    if rule == CEILING:
-        return config.model_copy(update={"mode": "plain", "aggregator": "mean"})
-    if rule in MODES and rule != "plain":
-        return config.model_copy(update={"mode": rule, "aggregator": None})
-    if rule in AGGREGATORS:
-        return config.model_copy(update={"mode": "plain", "aggregator": rule})
-    known = [name for name in MODES if name != "plain"] + [*AGGREGATORS, "fedavg", CEILING]
-    raise UnknownNameError("rule", rule, known)
+    name = rule if isinstance(rule, str) else str(rule.get("name"))
+    if name == CEILING:
+        parts: dict[str, Any] = {"mode": "plain", "aggregator": "mean"}
+    elif name in MODES and name != "plain":
+        parts = {"mode": rule, "aggregator": None}
+    elif name in AGGREGATORS:
+        parts = {"mode": "plain", "aggregator": rule}
+    else:
+        known = [name for name in MODES if name != "plain"] + [*AGGREGATORS, "fedavg", CEILING]
+        raise UnknownNameError("rule", name, known)
+    return load_config(None, {**config.model_dump(), **parts}, source="rule")
 
 
 def resume_comparison(out: Path) -> tuple[RunConfig, list[str]]:

@@ -16,7 +16,7 @@ from matl.campaigns.compare import CEILING, rule_config
 from matl.errors import ConfigError, InvalidValueError, MatlError, MissingExtraError, UnknownNameError, nearest
 from matl.simulation.config import RunConfig, load_config
 
-__all__ = ["Cell", "Experiment", "flat_settings", "in_words", "put", "read_experiment"]
+__all__ = ["Cell", "Experiment", "cell_name", "flat_settings", "in_words", "parse_file", "put", "read_experiment"]
 
 _NAME_LENGTH = 60
 
@@ -88,7 +88,7 @@ def read_experiment(path: Path) -> Experiment:
     MissingExtraError
         It is YAML and PyYAML is not installed.
     """
-    values = _parse(path)
+    values = parse_file(path)
     reader = _Reader(path)
     seeds, ceiling = reader.seeds(values), reader.flag(values, "ceiling")
     sweep, tune = reader.table(values, "sweep"), reader.table(values, "tune")
@@ -169,7 +169,16 @@ def in_words(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def parse_file(path: Path) -> dict[str, Any]:
+    """The content of a TOML or YAML file with configuration keys.
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read, or is not what its name says.
+    MissingExtraError
+        It is YAML and PyYAML is not installed.
+    """
     yaml = path.suffix in (".yaml", ".yml")
     try:
         text = path.read_text("utf-8")
@@ -332,9 +341,14 @@ def _cell(config: RunConfig, setting: Mapping[str, Any], swept: tuple[str, ...])
     plain = config.model_dump()
     own = {"case": setting.get("name"), "rule": setting.get("rule")}
     settings = {key: own[key] if key in own else _look_up(plain, key) for key in swept}
+    return Cell(cell_name(settings, config), settings, config)
+
+
+def cell_name(settings: Mapping[str, Any], config: RunConfig) -> str:
+    """What varies, readable in the name of a file, and the first digits of the configuration's digest."""
     words = [_word(key, value) for key, value in settings.items() if value is not None]
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", "-".join([*words, f"seed{config.seed}"]))[:_NAME_LENGTH].strip("-.")
-    return Cell(f"{name}-{config.digest[:8]}", settings, config)
+    return f"{name}-{config.digest[:8]}"
 
 
 def _word(key: str, value: Any) -> str:

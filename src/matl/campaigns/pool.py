@@ -1,4 +1,4 @@
-"""Worker processes for the cells of a sweep: each on one thread, and none missed when it dies."""
+"""Worker processes for the cells of a sweep or a matrix: each on one thread, and none missed when it dies."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from matl.simulation.workers import ONE_THREAD, begin_worker, require_loky
 __all__ = ["run_in_processes"]
 
 J = TypeVar("J")
+R = TypeVar("R")
 Stop = Callable[[], bool]
 
 _POLL = 0.1  # seconds between looks at whether to stop
@@ -22,9 +23,9 @@ _KILLED = "its worker process was killed, and killed again when it ran alone; mo
 
 
 def run_in_processes(
-    jobs: Sequence[J], run: Callable[[J, Stop], str], *, processes: int, stop: Stop
-) -> Iterator[tuple[J, str]]:
-    """Run jobs in processes of their own and yield each, with why it failed, as it comes to its end.
+    jobs: Sequence[J], run: Callable[[J, Stop], R], *, processes: int, stop: Stop, killed: Callable[[str], R]
+) -> Iterator[tuple[J, R]]:
+    """Run jobs in processes of their own and yield each, with what came of it, as it comes to its end.
 
     When a process dies there is no telling whose fault it was, so the jobs that were running are put off and run again
     at the end, one at a time; one whose process dies then too has failed.
@@ -34,11 +35,13 @@ def run_in_processes(
     jobs : sequence
         Plain data that says what to do.
     run : callable
-        A function of a module, which is given a job and a function to ask whether to stop, and returns why it failed.
+        A function of a module, which is given a job and a function to ask whether to stop.
     processes : int
         How many jobs run at once.
     stop : callable
         Whether to stop: no job is begun any more, and those that run are asked to.
+    killed : callable
+        What came of a job whose process died, given the reason in words.
 
     Raises
     ------
@@ -52,12 +55,12 @@ def run_in_processes(
         suspects.extend((yield from _until_one_dies(waiting, run, processes, stop)))
     while suspects:
         for job in (yield from _until_one_dies(suspects, run, 1, stop)):
-            yield job, _KILLED
+            yield job, killed(_KILLED)
 
 
 def _until_one_dies(
-    jobs: deque[J], run: Callable[[J, Stop], str], processes: int, stop: Stop
-) -> Generator[tuple[J, str], None, list[J]]:
+    jobs: deque[J], run: Callable[[J, Stop], R], processes: int, stop: Stop
+) -> Generator[tuple[J, R], None, list[J]]:
     """Run jobs until none is left or a process dies; returns the jobs that were running then."""
     loky = require_loky()
     asked = loky.backend.get_context("loky").Event()
@@ -68,7 +71,7 @@ def _until_one_dies(
         initargs=(asked, os.getpid(), own_parts()),
         env=ONE_THREAD,
     )
-    running: dict[Future[str | None], J] = {}
+    running: dict[Future[R | None], J] = {}
     try:
         while jobs or running:
             if stop():
@@ -77,10 +80,10 @@ def _until_one_dies(
                 future = pool.submit(_run, run, jobs[0])  # which raises if the pool is broken already
                 running[future] = jobs.popleft()
             for future in wait(running, timeout=_POLL, return_when=FIRST_COMPLETED).done:
-                failure = future.result()
+                outcome = future.result()
                 job = running.pop(future)
-                if failure is not None:
-                    yield job, failure
+                if outcome is not None:
+                    yield job, outcome
             if asked.is_set() and not running:
                 raise RunInterrupted("stopped")
     except loky.BrokenProcessPool:
@@ -105,7 +108,7 @@ def _stop() -> bool:
     return bool(_asked.is_set())
 
 
-def _run(run: Callable[[J, Stop], str], job: J) -> str | None:
+def _run(run: Callable[[J, Stop], R], job: J) -> R | None:
     """In a worker: run a job; nothing comes back if it was stopped."""
     try:
         return run(job, _stop)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
-__all__ = ["Interval", "mean_interval", "t_quantile"]
+__all__ = ["Interval", "holm", "mean_interval", "t_quantile", "t_test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,43 @@ def mean_interval(values: Sequence[float]) -> Interval | None:
         return Interval(mean, None, 1)
     variance = math.fsum((value - mean) ** 2 for value in values) / (n - 1)
     return Interval(mean, t_quantile(0.975, n - 1) * math.sqrt(variance / n), n)
+
+
+def t_test(differences: Sequence[float]) -> float | None:
+    """Two-sided p-value of Student's t test that paired differences have mean zero; ``None`` for fewer than two.
+
+    Differences that are all the same leave no doubt: 1 if they are zero, otherwise 0.
+
+    Examples
+    --------
+    >>> round(t_test([0.1, 0.2, 0.3]), 4)
+    0.0742
+    """
+    interval = mean_interval(differences)
+    if interval is None or interval.half_width is None:
+        return None
+    n = interval.n
+    error = interval.half_width / t_quantile(0.975, n - 1)
+    if error == 0:
+        return float(interval.mean == 0)
+    angle = math.atan(abs(interval.mean) / error / math.sqrt(n - 1))
+    return 2 * (1 - _t_cdf(angle, n - 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of a family of comparisons, adjusted so that the chance of any false one is kept (Holm, 1979).
+
+    Examples
+    --------
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 @cache

@@ -221,7 +221,9 @@ def _run_all(
         Job(name, cell.config.model_dump(), str(out / "cells" / name), experiment.ceiling, trackers, str(out))
         for name, cell in waiting.items()
     ]
-    ends = _run_here(todo, stop) if jobs == 1 else run_in_processes(todo, run_job, processes=jobs, stop=stop)
+    ends = (
+        _run_here(todo, stop) if jobs == 1 else run_in_processes(todo, run_job, processes=jobs, stop=stop, killed=str)
+    )
     try:
         for job, failure in ends:
             yield _outcome(out, waiting.pop(job.name), failure)

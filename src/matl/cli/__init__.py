@@ -1,4 +1,4 @@
-"""The command line: ``matl run``, ``compare``, ``sweep``, ``tune``, ``report``, ``list``, ``doctor``."""
+"""The command line: ``matl`` and its commands."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Annotated
 import typer
 
 import matl
+from matl.cli.campaign import run_campaign
 from matl.cli.catalogue import catalogue
 from matl.cli.compare import compare_rules
 from matl.cli.console import stderr, write
 from matl.cli.doctor import doctor
 from matl.cli.exit_codes import ExitCode, exit_code
+from matl.cli.matrix import attack_matrix
 from matl.cli.report import report
 from matl.cli.run import run
 from matl.cli.sweep import sweep_cells
@@ -32,6 +34,8 @@ app = typer.Typer(
 app.command()(run)
 app.command("compare")(compare_rules)
 app.command("sweep")(sweep_cells)
+app.command("matrix")(attack_matrix)
+app.command("campaign")(run_campaign)
 app.command("tune")(tune_settings)
 app.command()(report)
 app.command("list")(catalogue)

@@ -57,10 +57,12 @@ class Reporter:
         Rounds per run.
     verbosity : int
         Below 0 nothing is shown; above 0 also every quarantine, release and rejection with its reason.
+    figures : callable
+        Says in words what to show of a round, given the event that tells of it.
     """
 
-    def __init__(self, rounds: int, verbosity: int = 0) -> None:
-        self._rounds, self._verbosity = rounds, verbosity
+    def __init__(self, rounds: int, verbosity: int = 0, figures: Callable[[Event], str] | None = None) -> None:
+        self._rounds, self._verbosity, self._figures = rounds, verbosity, figures or _figures
         self._live = verbosity >= 0 and stderr.is_terminal
         self._progress = Progress(
             TextColumn("{task.description:<12}"),
@@ -85,11 +87,11 @@ class Reporter:
 
         def sink(event: Event) -> None:
             if event.kind == "round_committed":
-                figures = _figures(event)
+                figures = self._figures(event)
                 self._progress.update(task, completed=event.round + 1, figures=figures)
                 last = event.round + 1 == self._rounds
                 if not self._live and self._verbosity >= 0 and (last or (event.round + 1) % _PLAIN_EVERY == 0):
-                    stderr.print(f"{name:<12} {event.round + 1:>3} of {self._rounds} rounds  {figures}")
+                    stderr.print(f"{name:<12} {event.round + 1:>3} of {self._rounds} rounds  {figures}", soft_wrap=True)
             elif self._verbosity > 0:
                 what = event.kind.replace("_", " ")
                 detail = ": ".join(str(event.data[key]) for key in ("client", "reason") if event.data.get(key))

@@ -20,7 +20,7 @@ class ExitCode(IntEnum):
     STORAGE = 5  # a file, or standard output, cannot be written
     STATE = 6  # a run directory cannot be read, resumed or overwritten
     BOUND = 7  # the rule cannot tolerate that many malicious clients
-    CELLS_FAILED = 8  # some cells of a sweep failed, the others are finished
+    CELLS_FAILED = 8  # some cells of a sweep or a matrix failed, the others are finished
     WORKERS_LOST = 9  # worker processes were lost; can be resumed
     INTERRUPTED = 130  # stopped by the user; can be resumed
 

@@ -14,7 +14,7 @@ from matl.cli.tables import failed_rounds
 from matl.cli.watch import observing
 from matl.simulation import RunDirectory, RunResult, load_config
 
-__all__ = ["run"]
+__all__ = ["run", "show_result"]
 
 
 @options.configuration()
@@ -65,11 +65,12 @@ def run(
     if as_json:
         print_json(RunDirectory(target).read_result())
     else:
-        _show(result)
+        show_result(result)
         show(f"\nreport: {report}", markup=False)
 
 
-def _show(result: RunResult) -> None:
+def show_result(result: RunResult) -> None:
+    """Print what came of a run."""
     liars, honest = set(result.malicious), result.clients - len(result.malicious)
     excluded = set(result.quarantined)
     show(

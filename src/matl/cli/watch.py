@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,12 +36,20 @@ _EIGHTHS = " ▁▂▃▄▅▆▇█"
 
 
 @contextmanager
-def observing(config: RunConfig, target: Path, *, log: Sequence[str], watch: bool, verbosity: int) -> Iterator[SinkFor]:
+def observing(
+    config: RunConfig,
+    target: Path,
+    *,
+    log: Sequence[str],
+    watch: bool,
+    verbosity: int,
+    figures: Callable[[Event], str] | None = None,
+) -> Iterator[SinkFor]:
     """Show rounds on the terminal and log them where asked; yields what gives each rule its event sink."""
     if watch and not console.stderr.is_terminal:
         console.stderr.print("--watch needs a terminal; showing plain lines instead")
     live = watch and console.stderr.is_terminal
-    shown = Watch(config) if live else console.Reporter(config.rounds, verbosity)
+    shown = Watch(config) if live else console.Reporter(config.rounds, verbosity, figures)
     with shown, track(log, target, config) as tracked:
         yield lambda rule: fan_out(shown.sink_for(rule), tracked(rule))
 

@@ -24,7 +24,7 @@ from matl.modes import MODES
 from matl.registry import Registry
 from matl.state import digest
 
-__all__ = ["LocalConfig", "RunConfig", "Spec", "load_config", "to_toml"]
+__all__ = ["NO_ORACLE", "LocalConfig", "RunConfig", "Spec", "load_config", "to_toml", "toml_value"]
 
 Spec: TypeAlias = str | dict[str, Any]
 """A part by name, or a table of ``name`` and options."""
@@ -114,7 +114,7 @@ class RunConfig(BaseModel):
         registry = _SPECS[info.field_name]
         name = value.get("name") if isinstance(value, Mapping) else value
         # What a part gets from the run rather than from the configuration.
-        given = {"oracle": _NO_ORACLE, "aggregator": Mean(), "features": 1, "num_classes": 2}
+        given = {"oracle": NO_ORACLE, "aggregator": Mean(), "features": 1, "num_classes": 2}
         wanted = inspect.signature(registry.get(name)).parameters if isinstance(name, str) else {}
         if "shape" not in wanted:
             registry.create(value, **{key: item for key, item in given.items() if key in wanted})
@@ -151,7 +151,8 @@ class _NoOracle:
     num_classes = 2
 
 
-_NO_ORACLE = _NoOracle()
+NO_ORACLE = _NoOracle()
+"""For building a judge whose data is not known yet."""
 
 
 def _name(spec: Spec) -> str:
@@ -206,20 +207,21 @@ def _explain(item: Any) -> str:
 def to_toml(config: RunConfig) -> str:
     """The configuration as a TOML file that gives it back."""
     flat = {key: value for key, value in config.model_dump(exclude_none=True).items() if key != "local"}
-    lines = [f"{key} = {_toml(value)}" for key, value in flat.items()]
+    lines = [f"{key} = {toml_value(value)}" for key, value in flat.items()]
     local = config.local.model_dump(exclude_none=True)
-    return "\n".join([*lines, "", "[local]", *(f"{key} = {_toml(value)}" for key, value in local.items())]) + "\n"
+    return "\n".join([*lines, "", "[local]", *(f"{key} = {toml_value(value)}" for key, value in local.items())]) + "\n"
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value of a configuration as TOML writes it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")  # JSON escapes all else TOML does
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
+        return f"[{', '.join(toml_value(item) for item in value)}]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items() if item is not None) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items() if item is not None) + " }"
     if isinstance(value, int | float):
         return repr(int(value) if isinstance(value, int) else float(value))  # NumPy's float64 has a repr of its own
     raise InvalidValueError(f"{type(value).__name__} has no TOML form: {value!r}")

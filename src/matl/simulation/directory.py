@@ -33,6 +33,7 @@ __all__ = ["RunDirectory", "open_new", "refuse_other_kind", "resume_command"]
 
 _ROUND_COLUMNS = [item.name for item in fields(RoundRecord)]
 _VERDICT_COLUMNS = ["round", "client", "status", "weight", "reason"]
+_CHECKPOINT_VERSION = 2
 
 
 # The file whose presence says what a folder holds.
@@ -41,13 +42,14 @@ _MARKS = {
     "compare.toml": ("comparison", "matl compare"),
     "sweep.toml": ("sweep", "matl sweep"),
     "sweep.yaml": ("sweep", "matl sweep"),
+    "matrix.toml": ("matrix", "matl matrix"),
     "tune.toml": ("search", "matl tune"),
     "tune.yaml": ("search", "matl tune"),
 }
 
 
 def open_new(path: Path) -> None:
-    """Create a folder, or take one that holds no run, comparison, sweep or search yet.
+    """Create a folder, or take one that holds no run, comparison, sweep, matrix or search yet.
 
     Raises
     ------
@@ -146,7 +148,7 @@ class RunDirectory:
         )
         lengths = {name: (self.path / name).stat().st_size for name in ("rounds.csv", "verdicts.csv")}
         content = pack({"run": state, "lengths": lengths, "identity": _identity(workload)})
-        checked = {"version": 1, "sha256": hashlib.sha256(content).hexdigest(), "content": content}
+        checked = {"version": _CHECKPOINT_VERSION, "sha256": hashlib.sha256(content).hexdigest(), "content": content}
         write_atomic(self.path / "checkpoint.msgpack", pack(checked))
 
     def resume(self, simulation: Simulation) -> State:
@@ -239,7 +241,7 @@ def _read_checkpoint(path: Path) -> State:
     except (OSError, StateError) as error:
         raise StateError(f"{path} cannot be read: {error}; start the run anew in another folder") from error
     content = checked.get("content")
-    if checked.get("version") != 1 or not isinstance(content, bytes):
+    if checked.get("version") != _CHECKPOINT_VERSION or not isinstance(content, bytes):
         raise StateError(f"{path} was not written by this version of MATL; start the run anew in another folder")
     if hashlib.sha256(content).hexdigest() != checked.get("sha256"):
         raise StateError(f"{path} is damaged, its checksum does not match; start the run anew in another folder")

@@ -7,16 +7,18 @@ run depends on its configuration and seed alone: not on threads, on interruption
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from matl import validate
-from matl.attacks import Attack, AttackView, Knowledge
+from matl.attacks import Attack, AttackView, Knowledge, Rehearsal, Validator
 from matl.errors import InvalidValueError
 from matl.events import Event, EventSink, ignore
 from matl.learning.server import StatefulOptimizer
@@ -24,9 +26,9 @@ from matl.learning.tasks import Task, accuracy
 from matl.params import Float32
 from matl.records import Rejection, RoundSpec, Status, Update
 from matl.simulation.federation import Population
-from matl.simulation.fleet import Fleet, Trainer, open_fleet
+from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
-from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, share
+from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.state import State
 from matl.workloads import Accepted, Outcome, TrainingWorkload
 
@@ -47,6 +49,8 @@ class Simulation:
         How rounds are judged and the model is stepped.
     attack : Attack or None
         What malicious clients do; ``None`` for nothing.
+    oracle : Validator or None
+        The validator's root data, as white-box attacks see it.
     rounds : int
         How many rounds to run.
     participation : float
@@ -61,6 +65,7 @@ class Simulation:
     task: Task
     workload: TrainingWorkload
     attack: Attack | None = None
+    oracle: Validator | None = None
     rounds: int = 30
     participation: float = 1.0
     honest_only: bool = False
@@ -76,7 +81,17 @@ class Simulation:
     def init(self) -> State:
         """The state before the first round."""
         params = self.task.init(stream(self.seed, "init"))
-        state = {"version": 1, "workload": self.workload.init(params), "history": [], "statuses": {}, "weights": {}}
+        state: State = {
+            "version": 2,
+            "workload": self.workload.init(params),
+            "history": [],
+            "statuses": {},
+            "weights": {},
+            "scores": [],
+            "excluded": [],
+        }
+        if self.attack is not None:
+            state["change"] = np.zeros_like(params)
         if isinstance(self.workload.optimizer, StatefulOptimizer):
             state["memory"] = np.zeros((len(self.population.data.clients), params.size), np.float32)
         return state
@@ -138,6 +153,11 @@ class Simulation:
             "statuses": {**state["statuses"], **{row.client: row.status.value for row in rows}},
             "weights": {**state["weights"], **weights},
         }
+        if self.workload.mode.gives_verdicts:
+            scores, excluded = self._conduct(rows)
+            new_state["scores"], new_state["excluded"] = [*state["scores"], scores], [*state["excluded"], excluded]
+        if self.attack is not None:
+            new_state["change"] = after["params"] - state["workload"]["params"]
         if memories is not None:
             counted = [weights[self.population.ids[index]] > 0 for index in participants]
             new_state["memory"] = state["memory"].copy()
@@ -167,32 +187,76 @@ class Simulation:
         updates = fleet.train(participants, number, params, optimizer.shift(own, shared))
         return updates, optimizer.remember(own, shared, updates, self.workload.recipe.learning_rate)
 
-    def _poison(self, updates: Float32, participants: list[int], number: int) -> list[int]:
-        """Let the malicious among the participants change their updates in place; return their rows if they act."""
-        acting = self.attack.at(number) if self.attack is not None else None
+    def _poison(
+        self, updates: Float32, participants: list[int], spec: RoundSpec, state: State
+    ) -> tuple[Attack | None, list[int]]:
+        """Let the malicious among the participants change their updates in place; the attack and its rows if any."""
+        acting = self.attack.at(spec.round) if self.attack is not None else None
         liars = [row for row, index in enumerate(participants) if index in self.population.malicious]
         if acting is None or not liars:
-            return []
-        honest = np.delete(updates, liars, axis=0) if acting.knowledge is Knowledge.OMNISCIENT else None
-        view = AttackView(round=number, own=updates[liars], honest=honest, clients=len(updates))
-        crafted = np.asarray(acting.craft(view, stream(self.seed, "attack", number)))
-        if crafted.shape != view.own.shape:
-            raise InvalidValueError(
-                f"{type(acting).__name__}.craft must return one row per malicious client, shape {view.own.shape}, got "
-                f"{crafted.shape}"
-            )
-        updates[liars] = crafted
-        return liars
+            return None, []
+        # All that an adversary is told. Every one knows the models it was sent; honest updates, the judge and the root
+        # are for those that declare them. The seed of the coming judgement is drawn later, and nobody is told it.
+        sees_honest = acting.knowledge in (Knowledge.OMNISCIENT, Knowledge.WHITE_BOX)
+        sees_judge = acting.knowledge is Knowledge.WHITE_BOX
+        view = AttackView(
+            round=spec.round,
+            own=updates[liars],
+            honest=np.delete(updates, liars, axis=0) if sees_honest else None,
+            clients=len(updates),
+            params=read_only(state["workload"]["params"]),
+            previous=read_only(state["change"]) if spec.round else None,
+            rehearse=partial(self._rehearse, updates.copy(), participants, liars, spec, state) if sees_judge else None,
+            oracle=self.oracle if sees_judge else None,
+        )
+        updates[liars] = _rows_of(acting.craft(view, stream(self.seed, "attack", spec.round)), view.own, acting)
+        return acting, liars
+
+    def _rehearse(
+        self,
+        updates: Float32,
+        participants: list[int],
+        liars: list[int],
+        spec: RoundSpec,
+        state: State,
+        crafted: Float32,
+    ) -> Rehearsal:
+        """What the judge would say of a round if the malicious rows were these; it judges with a seed of its own."""
+        updates[liars] = _rows_of(crafted, updates[liars], self.attack)
+        accepted, rejections = self._screened(updates, participants, spec, state)
+        seed = derive_seed(self.seed, "rehearsal", spec.round)
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed)
+        outcome, _ = self.workload.reduce(cohort, state["workload"])
+        rows = {row.client: row for row in _rows(outcome, accepted, rejections, state["statuses"])}
+        own = [rows[self.population.ids[participants[liar]]] for liar in liars]
+        nothing = np.zeros(updates.shape[1], np.float32)
+        return Rehearsal(
+            aggregate=nothing if outcome.judgement is None else outcome.judgement.aggregate,
+            weights=np.array([row.weight for row in own], np.float64),
+            statuses=tuple(row.status for row in own),
+            evidence=tuple(row.evidence for row in own),
+        )
 
     def _collect(
         self, participants: list[int], spec: RoundSpec, state: State, fleet: Fleet
     ) -> tuple[list[Accepted], list[Rejection], Float32 | None]:
         """Let the round's clients train and lie, and screen what they send; also what they may come to remember."""
-        acting = self.attack.at(spec.round) if self.attack is not None else None
         # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             updates, memories = self._train(participants, spec.round, state, fleet)
-            liars = self._poison(updates, participants, spec.round)
+            acting, liars = self._poison(updates, participants, spec, state)
+        tampering = {} if acting is None else dict.fromkeys(liars, acting)
+        return *self._screened(updates, participants, spec, state, tampering), memories
+
+    def _screened(
+        self,
+        updates: Float32,
+        participants: list[int],
+        spec: RoundSpec,
+        state: State,
+        tampering: Mapping[int, Attack] = MappingProxyType({}),
+    ) -> tuple[list[Accepted], list[Rejection]]:
+        """Send the updates of a round, some of them tampered with, and screen what arrives."""
         accepted: list[Accepted] = []
         rejections: list[Rejection] = []
         seen: set[str] = set()
@@ -200,8 +264,8 @@ class Simulation:
         arrivals = stream(self.seed, "network", spec.round).lognormal(1.0, 0.5, size=len(self.population.ids))
         for row, index in enumerate(participants):
             message = self._message(index, updates[row], spec, float(arrivals[index]))
-            if acting is not None and row in liars:
-                tampered = acting.tamper(message, stream(self.seed, "tamper", spec.round, index))
+            if row in tampering:
+                tampered = tampering[row].tamper(message, stream(self.seed, "tamper", spec.round, index))
                 message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
             sender = self.population.ids[index]
             verify = partial(_sent_by, sender)
@@ -211,7 +275,7 @@ class Simulation:
             else:
                 accepted.append(result)
                 seen.add(message.client_id)
-        return accepted, rejections, memories
+        return accepted, rejections
 
     def _message(self, index: int, update: Float32, spec: RoundSpec, received_at: float) -> Update:
         return Update(
@@ -235,10 +299,10 @@ class Simulation:
         honest = [row.client for row in rows if row.client not in self._malicious_ids]
         names = self.workload.mode.gives_verdicts
         with np.errstate(over="ignore", invalid="ignore"):  # a model far out has an accuracy too
-            score = accuracy(self.task, params, test.X, test.y)
+            right = accuracy(self.task, params, test.X, test.y)
         return RoundRecord(
             round=number,
-            accuracy=score,
+            accuracy=right,
             **count_statuses(rows),
             true_positive_rate=share(excluded, liars) if names else None,
             false_positive_rate=share(excluded, honest) if names else None,
@@ -247,9 +311,34 @@ class Simulation:
             failure=outcome.failure,
         )
 
+    def _conduct(self, rows: tuple[VerdictRow, ...]) -> tuple[Float32, NDArray[np.bool_]]:
+        """What a round said of all n clients: their scores, NaN for who did not take part, and who was kept out."""
+        scores = np.full(len(self.population.ids), np.nan, np.float32)
+        excluded = np.zeros(len(scores), np.bool_)
+        for row in rows:
+            index = self._index[row.client]
+            scores[index] = score(row, self.workload.mode.channels)
+            excluded[index] = row.status in EXCLUDED
+        return scores, excluded
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {client: index for index, client in enumerate(self.population.ids)}
+
     @cached_property
     def _malicious_ids(self) -> frozenset[str]:
         return self.population.malicious_ids
+
+
+def _rows_of(crafted: Any, own: Float32, attack: Attack | None) -> Float32:
+    """What an attack made of its clients' updates (m, d)."""
+    rows = np.asarray(crafted)
+    if rows.shape != own.shape:
+        raise InvalidValueError(
+            f"{type(attack).__name__}.craft must return one row per malicious client, shape {own.shape}, got "
+            f"{rows.shape}"
+        )
+    return rows
 
 
 def _norm(vector: Float32) -> float:

@@ -33,7 +33,7 @@ from matl.params import Float32
 from matl.simulation.randomness import stream
 from matl.simulation.workers import ONE_THREAD, begin_worker, require_loky
 
-__all__ = ["Fleet", "Trainer", "open_fleet"]
+__all__ = ["Fleet", "Trainer", "open_fleet", "read_only"]
 
 # Clients handed to a worker at a time, at most: few enough that the workers finish together.
 _PORTION = 8
@@ -99,11 +99,11 @@ class Trainer:
         if acting is None:
             return clean
         rng = stream(self.seed, "poison", index)  # the same poison every round
-        X, y = acting.poison(_read_only(clean.X), _read_only(clean.y), clean.num_classes, rng)
+        X, y = acting.poison(read_only(clean.X), read_only(clean.y), clean.num_classes, rng)
         return replace(clean, X=X, y=y)
 
 
-def _read_only(array: Any) -> Any:
+def read_only(array: Any) -> Any:
     """A view that an attack cannot write through: the data stay clean for all that comes after it."""
     view = array.view()
     view.flags.writeable = False

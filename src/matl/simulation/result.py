@@ -7,7 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -16,14 +16,19 @@ from typing import Any
 
 import numpy as np
 
+from matl.attacks import Attack
+from matl.learning.datasets import Dataset
+from matl.learning.tasks import Task
 from matl.params import Float32, values_hash
 from matl.simulation.engine import Simulation
-from matl.simulation.scoring import EXCLUDED, share
+from matl.simulation.scoring import EXCLUDED, Detection, class_accuracies, minority_accuracy, rounds_to, share
 from matl.state import State
 
 __all__ = ["SCHEMA_VERSION", "RunResult", "provenance", "summarise"]
 
 SCHEMA_VERSION = 1
+_NEARLY = 0.9
+"""Share of the ceiling to which rounds are counted."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,17 @@ class RunResult:
         give no verdicts, or where there are no such clients.
     zero_weight_tpr, zero_weight_fpr : float or None
         Share of the malicious / honest clients whose last update did not count, for whatever reason.
+    lost_weight : float or None
+        Mean share of its weight that an honest client lost in its last round although it was not excluded; ``None`` for
+        rules that give no verdicts.
+    worst_class_accuracy : float
+        Of the final model on the class it knows worst.
+    minority_accuracy : float or None
+        Of the final model for the honest clients it serves worst: see `matl.simulation.scoring.minority_accuracy`.
+    attack_success_rate : float or None
+        Share of the attack's triggered test samples that get the label it wants; ``None`` for an attack without.
+    detection : Detection or None
+        How well the verdicts of all rounds told malicious from honest; ``None`` for rules that give none.
     quarantined : tuple of str
         Clients that are quarantined or rejected at the end.
     malicious : tuple of str
@@ -76,6 +92,11 @@ class RunResult:
     fpr: float | None
     zero_weight_tpr: float | None
     zero_weight_fpr: float | None
+    lost_weight: float | None
+    worst_class_accuracy: float
+    minority_accuracy: float | None
+    attack_success_rate: float | None
+    detection: Detection | None
     quarantined: tuple[str, ...]
     malicious: tuple[str, ...]
     clients: int
@@ -108,6 +129,13 @@ class RunResult:
         """How many rounds failed; each left the model as it was."""
         return len(self.failures)
 
+    @property
+    def rounds_to_90(self) -> int | None:
+        """Rounds until the accuracy reaches 90 % of the ceiling; ``None`` if it never does or no ceiling is known."""
+        if self.ceiling_accuracy is None:
+            return None
+        return rounds_to([row["accuracy"] for row in self.history], _NEARLY * self.ceiling_accuracy)
+
     def as_dict(self) -> dict[str, Any]:
         """The object of ``result.json``; everything but ``seconds`` and ``peak_memory_mib`` is reproducible."""
         settings = dict(self.settings)
@@ -129,11 +157,17 @@ class RunResult:
             "outside_bound": self.outside_bound,
             "accuracy": self.accuracy,
             "ceiling_accuracy": self.ceiling_accuracy,
+            "rounds_to_90": self.rounds_to_90,
+            "worst_class_accuracy": self.worst_class_accuracy,
+            "minority_accuracy": self.minority_accuracy,
+            "attack_success_rate": self.attack_success_rate,
             "metrics": {name: value if math.isfinite(value) else None for name, value in self.metrics.items()},
             "tpr": self.tpr,
             "fpr": self.fpr,
             "zero_weight_tpr": self.zero_weight_tpr,
             "zero_weight_fpr": self.zero_weight_fpr,
+            "lost_weight": self.lost_weight,
+            "detection": None if self.detection is None else self.detection.as_dict(),
             "quarantined": list(self.quarantined),
             "model_hash": values_hash(self.params),
             "settings": settings,
@@ -161,6 +195,10 @@ def summarise(
     mode = simulation.workload.mode
     history = tuple(state["history"])
     params, test = state["workload"]["params"], population.data.test
+    with np.errstate(over="ignore", invalid="ignore"):  # a model far out has figures too
+        by_class = class_accuracies(simulation.task.predict(params, test.X), test.y, test.num_classes)
+        success = _attack_success(simulation.attack, simulation.task, params, test)
+    held = population.data.class_counts()[[i for i in range(len(population.ids)) if i not in population.malicious]]
     device, metrics = (getattr(simulation.task, name, None) for name in ("device", "metrics"))
     return RunResult(
         name=name,
@@ -170,6 +208,13 @@ def summarise(
         fpr=share(excluded, honest) if mode.gives_verdicts else None,
         zero_weight_tpr=share(unused, liars),
         zero_weight_fpr=share(unused, honest),
+        lost_weight=_lost_weight(state["weights"], [c for c in honest if c not in excluded])
+        if mode.gives_verdicts
+        else None,
+        worst_class_accuracy=float(np.nanmin(by_class)),
+        minority_accuracy=minority_accuracy(by_class, held),
+        attack_success_rate=success,
+        detection=_detection(simulation, state) if mode.gives_verdicts else None,
         quarantined=tuple(sorted(excluded)),
         malicious=tuple(sorted(malicious)),
         clients=len(population.ids),
@@ -184,6 +229,31 @@ def summarise(
         settings={**settings, "device": device} if device is not None else settings,
         metrics=_as_floats(metrics(params, test.X, test.y)) if callable(metrics) else {},
     )
+
+
+def _detection(simulation: Simulation, state: State) -> Detection:
+    attack, population = simulation.attack, simulation.population
+    rounds = range(len(state["scores"]))
+    return Detection.of(
+        np.array(state["scores"], np.float64),
+        np.array(state["excluded"], np.bool_),
+        np.isin(np.arange(len(population.ids)), list(population.malicious)),
+        np.array([attack is not None and attack.at(number) is not None for number in rounds], np.bool_),
+    )
+
+
+def _lost_weight(weights: Mapping[str, float], kept: Sequence[str]) -> float | None:
+    lost = [1.0 - weights[client] for client in kept if client in weights]
+    return float(np.mean(lost)) if lost else None
+
+
+def _attack_success(attack: Attack | None, task: Task, params: Float32, test: Dataset) -> float | None:
+    """Share of the samples that carry an attack's trigger which the model gives the label the attack wants."""
+    triggered = attack.triggered(test.X, test.y, test.num_classes) if attack is not None else None
+    if triggered is None or not len(triggered[1]):
+        return None
+    X, wanted = triggered
+    return float(np.mean(task.predict(params, X) == wanted))
 
 
 def _as_floats(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -164,3 +164,26 @@ def test_digits():
     assert (source.train.X.min(), source.train.X.max()) == (0, 1)
     assert source.train.y[:4].tolist() == [0, 1, 2, 3]
     assert source.test is None
+
+
+@pytest.mark.parametrize("name", ["mnist", "idx"])
+def test_images_are_pooled_by_the_mean_of_squares(name, tmp_path, monkeypatch, tiny):
+    store(tmp_path, tiny)
+    monkeypatch.setenv("MATL_DATA_DIR", str(tmp_path))
+    files = dict(zip(("images", "labels", "test_images", "test_labels"), (tmp_path / n for n in NAMES), strict=True))
+    spec = {"name": "mnist"} if name == "mnist" else {"name": "idx", **files}
+    with pytest.raises(InvalidValueError, match=r"expected pool to divide 4 x 3 pixels of .*, got pool=2"):
+        load_dataset({**spec, "pool": 2})
+    with pytest.raises(InvalidValueError, match="pool"):
+        load_dataset({**spec, "pool": 0})
+    source = images.pooled(images.Source(*(images._grey("tiny", TRAIN[:, :, :2], PARTS[1], 10),) * 2), 2)
+    assert (source.train.shape, source.train.name) == ((1, 2, 1), "tiny, 2 x 1")
+    assert source.test is not None
+    np.testing.assert_allclose(source.test.X[3, 1], TRAIN[3, 2:4, :2].mean() / 255, rtol=1e-6)
+
+
+def test_colours_are_pooled_apart():
+    X = np.arange(2 * 3 * 4 * 4, dtype=np.float32).reshape(2, -1)
+    source = images.pooled(images.Source(images.Dataset("tiny", X, np.array([0, 1]), 2, shape=(3, 4, 4))), 4)
+    assert source.train.shape == (3, 1, 1)
+    np.testing.assert_array_equal(source.train.X, X.reshape(2, 3, 16).mean(axis=2))

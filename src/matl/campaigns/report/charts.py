@@ -27,12 +27,12 @@ from matl.campaigns.report.svg import (
 )
 from matl.campaigns.report.theme import SERIES
 from matl.learning.partition import PartitionStatistics
+from matl.simulation.scoring import auroc
 
 __all__ = [
     "MAX_BAND_ROUNDS",
     "Curve",
     "accuracy_chart",
-    "auroc",
     "evidence_charts",
     "partition_chart",
     "rates_chart",
@@ -199,22 +199,6 @@ def truth_legend() -> Markup:
     honest = key(polyline([(0, 7), (28, 7)], HONEST), marks([(14, 7)], HONEST, 0))
     malicious = key(polyline([(0, 7), (28, 7)], MALICIOUS, dash="6 3"), marks([(14, 7)], MALICIOUS, 3))
     return tag("p", tag("span", honest, "honest"), tag("span", malicious, "malicious"), class_="legend")
-
-
-def auroc(honest: Floats, malicious: Floats) -> float:
-    """Chance that a malicious value exceeds an honest one, ties counted half; NaN where a group is empty.
-
-    Examples
-    --------
-    >>> auroc(np.array([1.0, 2.0]), np.array([2.0, 3.0]))
-    0.875
-    """
-    if not honest.size or not malicious.size:
-        return math.nan
-    ordered = np.sort(honest)
-    below = np.searchsorted(ordered, malicious, side="left")
-    not_above = np.searchsorted(ordered, malicious, side="right")
-    return float((below + not_above).mean() / (2 * honest.size))
 
 
 def evidence_charts(verdicts: Verdicts, clients: Clients | None, suffix: str) -> Markup | None:

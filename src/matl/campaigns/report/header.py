@@ -9,7 +9,7 @@ from matl.campaigns.report.data import Entry, Report
 from matl.campaigns.report.markup import Markup, join, percent, plural, tag, words
 from matl.campaigns.report.provenance import Section
 
-__all__ = ["header", "headline"]
+__all__ = ["figure", "frame", "header", "headline"]
 
 _SMALL = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
@@ -29,6 +29,12 @@ _DEALT = {
 def header(report: Report, sections: Sequence[Section]) -> Markup:
     """What was run, what came of it, and that it was a simulation."""
     kind = "Simulated run" if report.kind == "run" else "Simulated comparison"
+    content = (_figures(report), *_failures(report), *_outside_bound(report))
+    return frame(kind, headline(report), _sentence(report), sections, *content)
+
+
+def frame(kind: str, title: str, lede: str, sections: Sequence[Section], *content: object) -> Markup:
+    """The head of a page: what it is, its title and first sentence, what comes of it, and where to find the rest."""
     links = [tag("a", section.short, href=f"#{section.id}") for section in sections]
     return tag(
         "header",
@@ -38,11 +44,9 @@ def header(report: Report, sections: Sequence[Section]) -> Markup:
             tag("button", "Dark", type="button", class_="theme", hidden=True),
             class_="top",
         ),
-        tag("h1", headline(report)),
-        tag("p", _sentence(report), class_="lede"),
-        _figures(report),
-        *_failures(report),
-        *_outside_bound(report),
+        tag("h1", title),
+        tag("p", lede, class_="lede"),
+        *content,
         tag(
             "p",
             tag("b", "Simulation: "),
@@ -103,16 +107,16 @@ def _figures(report: Report) -> Markup:
         entry = contenders[0]
         figures = [
             *_catch_figures(entry, report),
-            _figure(percent(entry.accuracy), "accuracy", _against(entry, report.ceiling)),
+            figure(percent(entry.accuracy), "accuracy", _against(entry, report.ceiling)),
         ]
     elif contenders:
         ranked = sorted(contenders, key=lambda entry: -(entry.accuracy or 0.0))
         for entry, place in ((ranked[0], "highest accuracy"), (ranked[-1], "lowest accuracy"))[: len(ranked)]:
             figures.append(
-                _figure(percent(entry.accuracy), f"{place}: {words(entry.label)}", _against(entry, report.ceiling))
+                figure(percent(entry.accuracy), f"{place}: {words(entry.label)}", _against(entry, report.ceiling))
             )
         if report.ceiling is not None:
-            figures.append(_figure(percent(report.ceiling), "ceiling", "honest clients alone"))
+            figures.append(figure(percent(report.ceiling), "ceiling", "honest clients alone"))
     sentences = [_caught_sentence(entry, report) for entry in report.contenders if entry.gives_verdicts]
     lines = (
         tag("ul", *(tag("li", s) for s in sentences), class_="findings")
@@ -129,13 +133,14 @@ def _catch_figures(entry: Entry, report: Report) -> list[Markup]:
         "quarantined or rejected, at the end" if entry.gives_verdicts else "in the last round; this rule names nobody"
     )
     return [
-        _figure(tables.count(share, total), f"{who} clients {verb}", note)
+        figure(tables.count(share, total), f"{who} clients {verb}", note)
         for who, share, total in zip(("malicious", "honest"), shares, tables.groups(report), strict=True)
         if share is not None and total
     ]
 
 
-def _figure(value: str, name: str, note: str) -> Markup:
+def figure(value: str, name: str, note: str) -> Markup:
+    """A figure with its name, for a list of them of class ``figures``."""
     return tag("div", tag("dt", name), tag("dd", tag("b", value), tag("small", note)))
 
 

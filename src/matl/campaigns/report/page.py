@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from matl.campaigns.report import charts, header, heatmap, provenance, tables, theme
 from matl.campaigns.report.data import Clients, Report, Run, Verdicts
@@ -12,7 +12,7 @@ from matl.campaigns.report.markup import Markup, number, percent, plural, tag, w
 from matl.campaigns.report.provenance import Section
 from matl.learning.partition import PartitionStatistics
 
-__all__ = ["render"]
+__all__ = ["document", "render"]
 
 MAX_MAP_ROWS = 120
 """Clients drawn in the heat maps of a page, shared between its runs."""
@@ -25,27 +25,32 @@ def render(report: Report) -> str:
     """The whole page as HTML text."""
     sections = [_accuracy(report), *_judges(report), _partition(report), provenance.section(report)]
     shown = [section for section in sections if section is not None]
+    return document(header.headline(report), header.header(report, shown), shown)
+
+
+def document(title: str, head: Markup, sections: Sequence[Section]) -> str:
+    """A page that explains itself: its header, its sections, and all that it needs to be shown."""
     script, style = theme.asset("report.js"), theme.style()
     # Only this very script and style may run, so that no text of a hostile client can, and nothing may be fetched.
     policy = f"default-src 'none'; script-src {_digest(script)}; style-src {_digest(style)}; img-src data:"
-    head = tag(
+    meta = tag(
         "head",
         tag("meta", charset="utf-8"),
         tag("meta", http_equiv="Content-Security-Policy", content=policy),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("link", rel="icon", href="data:,"),
-        tag("title", f"{header.headline(report)} · MATL"),
+        tag("title", f"{title} · MATL"),
         tag("style", Markup(style)),
     )
     body = tag(
         "body",
         tag("a", "Skip to the results", href="#results", class_="skip"),
-        header.header(report, shown),
-        tag("main", *(section.markup for section in shown), id="results"),
+        head,
+        tag("main", *(section.markup for section in sections), id="results"),
         tag("div", class_="tip", role="status", hidden=True),
         tag("script", Markup(script)),
     )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en-GB") + "\n"
+    return "<!doctype html>\n" + tag("html", meta, body, lang="en-GB") + "\n"
 
 
 def _digest(text: str) -> str:

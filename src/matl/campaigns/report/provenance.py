@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from matl.campaigns.report.data import Report
 from matl.campaigns.report.markup import Markup, duration, number, shorten, tag, words
 
-__all__ = ["Section", "section"]
+__all__ = ["Section", "pairs", "section"]
 
 _FILES = {
     "compare.json": "the figures of every rule",
@@ -67,7 +67,7 @@ def _facts(report: Report) -> Markup:
     versions = report.facts.get("versions")
     if isinstance(versions, Mapping):
         rows += versions.items()
-    return _pairs(
+    return pairs(
         "Seed, versions and cost.", ((name, "not recorded" if value is None else value) for name, value in rows)
     )
 
@@ -80,7 +80,7 @@ def _files(report: Report) -> Markup:
         folders = ", ".join(f"{run.directory.name}/" for run in runs)
         rows = [(folders, "a run each, with the files below that are not here"), *rows]
     rows.append(("report.html", "this page"))
-    return _pairs(f"Files in {shorten(report.directory.resolve().name, 60)}.", rows)
+    return pairs(f"Files in {shorten(report.directory.resolve().name, 60)}.", rows)
 
 
 def _settings(report: Report) -> Markup | None:
@@ -99,10 +99,11 @@ def _settings(report: Report) -> Markup | None:
         shared = len(values) == len(labels) and len(set(values.values())) == 1
         told = next(iter(values.values())) if shared else "; ".join(f"{who}: {value}" for who, value in values.items())
         rows.append((name, told))
-    return tag("details", tag("summary", "All settings"), _pairs("Settings.", rows)) if rows else None
+    return tag("details", tag("summary", "All settings"), pairs("Settings.", rows)) if rows else None
 
 
-def _pairs(caption: str, rows: Iterable[tuple[str, object]]) -> Markup:
+def pairs(caption: str, rows: Iterable[tuple[str, object]]) -> Markup:
+    """A table of names and values."""
     body = [
         tag("tr", tag("th", shorten(str(name), 200), scope="row"), tag("td", shorten(str(value), 400)))
         for name, value in rows

@@ -52,5 +52,15 @@ def style() -> str:
         f":root{{color-scheme:light;{light}}}\n"
         f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{color-scheme:dark;{dark}}}}}\n"
         f"@media screen{{:root[data-theme=dark]{{color-scheme:dark;{dark}}}}}\n"
-        f"{asset('report.css')}"
+        f"{asset('report.css')}{_shades()}"
+    )
+
+
+def _shades() -> str:
+    """Ten strengths of what is good and of what is bad, behind figures that must stay readable."""
+    hues = (("good", "honest"), ("bad", "malicious"))
+    return "".join(
+        f".{name}-{level}{{background:color-mix(in srgb,var(--{hue}) {4.5 * level:g}%,var(--paper))}}\n"
+        for name, hue in hues
+        for level in range(1, 11)
     )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from matl.errors import CorruptDataError, MissingExtraError, StorageError
 from matl.learning.datasets import files
-from matl.learning.datasets.images import scale_pixels
+from matl.learning.datasets.images import pooled, scale_pixels
 from matl.learning.datasets.record import DATASETS, Dataset, Source
 
 __all__ = ["cifar10"]
@@ -33,8 +33,15 @@ _AT_OPENML = 40927
 
 
 @DATASETS.register("cifar10")
-def cifar10() -> Source:
-    """Photographs, 32 x 32 colour, 10 classes, 50,000 + 10,000 samples; binary or Parquet files, or download."""
+def cifar10(pool: int = 1) -> Source:
+    """Photographs, 32 x 32 colour, 10 classes, 50,000 + 10,000 samples; binary or Parquet files, or download.
+
+    ``pool`` is that of `matl.learning.datasets.images.pooled`.
+    """
+    return pooled(_load(), pool)
+
+
+def _load() -> Source:
     for root in files.roots():
         if paths := files.find(_BINARY, ("cifar10", "cifar10/cifar-10-batches-bin", "cifar-10-batches-bin"), [root]):
             return _from_binary(paths)

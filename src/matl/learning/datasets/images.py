@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from matl import validate
 from matl.errors import CorruptDataError, InvalidValueError
 from matl.learning.datasets import files
 from matl.learning.datasets.record import DATASETS, Dataset, Source
 from matl.params import Float32
 
-__all__ = ["digits", "idx", "mnist", "scale_pixels"]
+__all__ = ["digits", "idx", "mnist", "pooled", "scale_pixels"]
 
 
 @DATASETS.register("digits")
@@ -25,8 +27,11 @@ def digits() -> Source:
 
 
 @DATASETS.register("mnist")
-def mnist() -> Source:
-    """Handwritten digits, 28 x 28 grey, 10 classes, 60,000 + 10,000 samples; IDX files or download."""
+def mnist(pool: int = 1) -> Source:
+    """Handwritten digits, 28 x 28 grey, 10 classes, 60,000 + 10,000 samples; IDX files or download.
+
+    ``pool`` is that of `pooled`.
+    """
     paths = files.find(list(_MNIST_FILES), ("mnist", "."))
     if paths is None:
         _download_mnist()
@@ -36,17 +41,22 @@ def mnist() -> Source:
         for path, digest in zip(paths, _MNIST_FILES.values(), strict=True)
     ]
     train_x, train_y, test_x, test_y = arrays
-    return Source(_grey("mnist", train_x, train_y, 10), _grey("mnist", test_x, test_y, 10))
+    return pooled(Source(_grey("mnist", train_x, train_y, 10), _grey("mnist", test_x, test_y, 10)), pool)
 
 
 @DATASETS.register("idx")
-def idx(images: Path, labels: Path, test_images: Path | None = None, test_labels: Path | None = None) -> Source:
-    """Grey images from a pair of IDX files (MNIST's format), plain or .gz, and perhaps a second pair to test on."""
+def idx(
+    images: Path, labels: Path, test_images: Path | None = None, test_labels: Path | None = None, pool: int = 1
+) -> Source:
+    """Grey images from a pair of IDX files (MNIST's format), plain or .gz, and perhaps a second pair to test on.
+
+    ``pool`` is that of `pooled`.
+    """
     if (test_images is None) != (test_labels is None):
         raise InvalidValueError(f"expected test_images and test_labels or neither, got {test_images} and {test_labels}")
     train_x, train_y = _read_pair(images, labels)
     if test_images is None or test_labels is None:
-        return Source(_grey(images.name, train_x, train_y, int(train_y.max()) + 1))
+        return pooled(Source(_grey(images.name, train_x, train_y, int(train_y.max()) + 1)), pool)
     test_x, test_y = _read_pair(test_images, test_labels)
     if test_x.shape[1:] != train_x.shape[1:]:
         raise CorruptDataError(
@@ -54,12 +64,41 @@ def idx(images: Path, labels: Path, test_images: Path | None = None, test_labels
             "training and test images must have the same size"
         )
     classes = int(max(train_y.max(), test_y.max())) + 1
-    return Source(_grey(images.name, train_x, train_y, classes), _grey(test_images.name, test_x, test_y, classes))
+    train = _grey(images.name, train_x, train_y, classes)
+    return pooled(Source(train, _grey(test_images.name, test_x, test_y, classes)), pool)
 
 
 def scale_pixels(pixels: NDArray[np.uint8]) -> Float32:
     """Pixels 0..255 as 0..1 and one row per image, without a second copy in between."""
     return np.divide(pixels.reshape(len(pixels), -1), np.float32(255), dtype=np.float32)
+
+
+def pooled(source: Source, pool: int) -> Source:
+    """Images made smaller: every square of ``pool`` x ``pool`` pixels becomes its mean.
+
+    Raises
+    ------
+    InvalidValueError
+        The squares do not fill the images.
+
+    Examples
+    --------
+    >>> pooled(digits(), 2).train.shape
+    (1, 4, 4)
+    """
+    validate.whole(1, pool=pool)
+    if pool == 1:
+        return source
+    return Source(_pooled(source.train, pool), None if source.test is None else _pooled(source.test, pool))
+
+
+def _pooled(data: Dataset, pool: int) -> Dataset:
+    channels, height, width = data.shape or (1, 1, data.X.shape[1])
+    if height % pool or width % pool:
+        raise InvalidValueError(f"expected pool to divide {height} x {width} pixels of {data.name}, got pool={pool}")
+    rows, columns = height // pool, width // pool
+    X = data.X.reshape(len(data), channels, rows, pool, columns, pool).mean(axis=(3, 5)).reshape(len(data), -1)
+    return replace(data, name=f"{data.name}, {rows} x {columns}", X=X, shape=(channels, rows, columns))
 
 
 def _grey(name: str, images: NDArray[np.uint8], labels: NDArray[np.uint8], classes: int) -> Dataset:
