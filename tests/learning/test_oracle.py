@@ -6,6 +6,7 @@ from matl.learning.datasets import Dataset
 from matl.learning.local import LocalTraining
 from matl.learning.oracle import RootOracle
 from matl.learning.tasks import MLPTask
+from matl.trust.calibration import Shadows
 
 CLASSES, FEATURES = 4, 6
 RECIPE = LocalTraining(learning_rate=0.1, batch_size=8, steps=3)
@@ -56,10 +57,12 @@ def test_atoms_of_the_two_folds_differ(oracle, params):
     assert not np.allclose(oracle.atoms(params, 0).honest, oracle.atoms(params, 1).honest)
 
 
-def test_a_simulated_client_trains_on_its_own_mix(task, params):
-    oracle = RootOracle(task, make_root(), RECIPE, local_examples=50)
-    mixes = np.eye(CLASSES)
-    updates = oracle.honest(params, mixes, seed=3, fold=0)
+def of_mixes(mixes, size):
+    return Shadows(np.asarray(mixes, np.float64), np.full(len(mixes), size))
+
+
+def test_a_simulated_client_trains_on_its_own_mix(oracle, params):
+    updates = oracle.honest(params, of_mixes(np.eye(CLASSES), 50), seed=3, fold=0)
     atoms = oracle.atoms(params, fold=0).honest
     cosines = (updates @ atoms.T) / np.outer(np.linalg.norm(updates, axis=1), np.linalg.norm(atoms, axis=1))
     assert cosines.argmax(axis=1).tolist() == [0, 1, 2, 3]
@@ -67,28 +70,44 @@ def test_a_simulated_client_trains_on_its_own_mix(task, params):
 
 def test_a_simulated_client_keeps_its_data_and_the_seed_orders_its_batches(oracle):
     mix = np.array([0.5, 0.5, 0.0, 0.0])
-    np.testing.assert_array_equal(oracle._holding(4, mix, 1), oracle._holding(4, mix, 1))
-    assert not np.array_equal(oracle._holding(4, mix, 1), oracle._holding(5, mix, 1))
-    assert set(oracle._holding(4, mix, 1)) <= set(np.concatenate(oracle._folds[1]))
+    held = oracle._holding(4, mix, 9, 1)
+    assert len(held) == 9
+    np.testing.assert_array_equal(held.X, oracle._holding(4, mix, 9, 1).X)
+    assert not np.array_equal(held.X, oracle._holding(5, mix, 9, 1).X)
+    of_fold = oracle.root.X[np.concatenate(oracle._folds[1])]
+    assert {row.tobytes() for row in held.X} <= {row.tobytes() for row in of_fold}
 
 
-def test_simulated_updates_are_a_function_of_the_seed(oracle, params):
-    mixes = np.full((3, CLASSES), 0.25)
-    first = oracle.honest(params, mixes, seed=3, fold=0)
-    np.testing.assert_array_equal(first, oracle.honest(params, mixes, seed=3, fold=0))
-    assert not np.array_equal(first, oracle.honest(params, mixes, seed=4, fold=0))
+def test_simulated_updates_are_a_function_of_the_seed_and_not_of_how_many_are_asked_for(oracle, params):
+    shadows = of_mixes(np.full((20, CLASSES), 0.25), 12)
+    first = oracle.honest(params, shadows, seed=3, fold=0)
+    np.testing.assert_array_equal(first, oracle.honest(params, shadows, seed=3, fold=0))
+    assert not np.array_equal(first, oracle.honest(params, shadows, seed=4, fold=0))
+    few = Shadows(shadows.mixes[:3], shadows.sizes[:3])
+    np.testing.assert_array_equal(first[:3], oracle.honest(params, few, seed=3, fold=0))
 
 
-def test_without_a_fold_a_client_holds_the_whole_root(oracle):
-    even = np.full(CLASSES, 1 / CLASSES)
-    assert np.sort(oracle._quota(even)).tolist() == list(range(len(oracle.root)))
-    skewed = oracle.root.y[oracle._quota(np.array([0.5, 0.5, 0.0, 0.0]))]
-    assert np.bincount(skewed, minlength=CLASSES).tolist() == [12, 12, 0, 0]
+def test_who_holds_more_trains_longer_where_the_recipe_counts_epochs(task, params):
+    oracle = RootOracle(task, make_root(), LocalTraining(learning_rate=0.1, batch_size=8, steps=None, epochs=1))
+    short, long = (oracle.honest(params, of_mixes(np.full((8, CLASSES), 0.25), n), 0, 0) for n in (8, 80))
+    assert np.linalg.norm(long, axis=1).mean() > 2 * np.linalg.norm(short, axis=1).mean()
 
 
-def test_an_update_on_the_whole_root_lowers_its_loss(oracle, params):
-    update = oracle.honest(params, np.full((1, CLASSES), 1 / CLASSES), seed=0, fold=None)
-    assert oracle.loss(params + update[0]) < oracle.loss(params)
+def test_images_of_the_root_are_also_moved(task, params):
+    image = np.zeros((1, 4, 4), np.float32)
+    image[0, 1, 2] = 1.0
+    root = Dataset("dots", np.repeat(image.reshape(1, -1), 8, axis=0), np.repeat(np.arange(4), 2), 4, (1, 4, 4))
+    variants = RootOracle(MLPTask(16, 4), root, RECIPE)._variants
+    assert variants.shape == (8, 9, 16)
+    np.testing.assert_array_equal(variants[:, 4], root.X)  # the middle one is where it was
+    down = variants[0, 7].reshape(4, 4)  # by a quarter of a pixel
+    assert down[1, 2] == pytest.approx(0.75)
+    assert down[2, 2] == pytest.approx(0.25)
+    assert RootOracle(task, make_root(), RECIPE)._variants.shape == (24, 1, FEATURES)
+
+
+def test_the_root_update_lowers_the_loss_on_the_root(oracle, params):
+    assert oracle.loss(params + oracle.root_update(params, seed=0)) < oracle.loss(params)
 
 
 def test_loss_is_the_mean_over_the_root(oracle, task, params):
@@ -104,10 +123,9 @@ def test_the_digest_covers_data_recipe_and_seed(task):
         RootOracle(task, make_root(seed=1), RECIPE),
         RootOracle(task, make_root(), LocalTraining(learning_rate=0.2, batch_size=8, steps=3)),
         RootOracle(task, make_root(), RECIPE, seed=1),
-        RootOracle(task, make_root(), RECIPE, local_examples=9),
         RootOracle(MLPTask(FEATURES, CLASSES, hidden=(6,)), make_root(), RECIPE),
     ]
-    assert len({base, *(other.digest for other in others)}) == 6
+    assert len({base, *(other.digest for other in others)}) == 5
 
 
 def test_a_root_that_lacks_a_class_is_refused(task):

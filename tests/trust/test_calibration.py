@@ -1,16 +1,73 @@
 import numpy as np
 
-from matl.trust.calibration import shadow_mixes, standardise, tail_probability
+from matl.trust.calibration import (
+    CONCENTRATIONS,
+    SIZES,
+    Expectation,
+    Shadows,
+    circumstances,
+    standardise,
+    tail_probability,
+)
 
 
 def test_mixes_are_distributions_from_skewed_to_even():
-    mixes = shadow_mixes(10, 96, seed=3)
+    mixes = Shadows.draw(10, 96, seed=3).mixes
     np.testing.assert_allclose(mixes.sum(axis=1), 1.0)
     concentration = (mixes**2).sum(axis=1)
     assert concentration.max() > 0.95  # one class
     assert concentration.min() < 0.12  # all classes alike
-    np.testing.assert_array_equal(mixes, shadow_mixes(10, 96, seed=3))
-    assert not np.array_equal(mixes, shadow_mixes(10, 96, seed=4))
+    np.testing.assert_array_equal(mixes, Shadows.draw(10, 96, seed=3).mixes)
+    assert not np.array_equal(mixes, Shadows.draw(10, 96, seed=4).mixes)
+
+
+def test_every_size_comes_with_every_concentration():
+    count = len(CONCENTRATIONS) * len(SIZES)
+    pairs = {(j % len(CONCENTRATIONS), size) for j, size in enumerate(Shadows.draw(10, count, seed=0).sizes.tolist())}
+    assert len(pairs) == count
+
+
+def world(count, rng):
+    """Figures that depend on what a client holds, in their middle and in their spread, with its circumstances."""
+    sizes, mixes = rng.choice(SIZES, size=count), rng.dirichlet(np.full(10, 0.3), size=count)
+    about = circumstances(sizes, mixes)
+    held, skew = about[:, 1], about[:, 2]
+    noise = rng.normal(size=(count, 2)) * np.exp(-0.2 * held + 0.5 * skew)[:, None]
+    return np.stack([3 * skew - held, held], axis=1) + noise, about
+
+
+def test_an_expectation_holds_in_all_circumstances():
+    rng = np.random.default_rng(0)
+    expected = Expectation.of(*world(2000, rng))
+    figures, about = world(20_000, rng)
+    z = expected.standardise(figures, about)
+    few, many = about[:, 1] < np.log(30), about[:, 1] > np.log(200)
+    for group in (few, many, about[:, 2] > 0.6, about[:, 2] < 0.3):
+        # Standard error of a share of 1500 or more is under .015; the fit adds more where few shadows are.
+        assert abs((z[group] > 0).mean() - 0.5) < 0.1
+        assert 0.02 < (z[group] > 1).mean() < 0.11
+    assert abs((figures[few, 0] - figures[:, 0].mean() > figures[:, 0].std()).mean() - 0.05) > 0.11  # it matters
+    np.testing.assert_allclose(expected.standardise(expected.usual(about), about), 1.0)
+
+
+def test_an_outlier_among_shadows_moves_the_expectation_little():
+    rng = np.random.default_rng(1)
+    figures, about = world(120, rng)
+    clean = Expectation.of(figures, about)
+    figures[:3] += 100.0
+    np.testing.assert_allclose(Expectation.of(figures, about).middle, clean.middle, atol=0.3)
+
+
+def test_sizes_beyond_those_of_shadows_change_nothing():
+    mixes = np.full((4, 10), 0.1)
+    about = circumstances(np.array([1.0, SIZES[0], SIZES[-1], 1e9]), mixes)
+    np.testing.assert_array_equal(about[0], about[1])
+    np.testing.assert_array_equal(about[2], about[3])
+
+
+def test_figures_that_do_not_differ_do_not_divide_by_zero():
+    about = world(60, np.random.default_rng(2))[1]
+    assert np.isfinite(Expectation.of(np.ones((60, 1)), about).standardise(np.array([[2.0]]), about[:1])).all()
 
 
 def test_standardise_puts_median_at_0_and_q95_at_1():

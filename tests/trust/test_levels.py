@@ -1,39 +1,36 @@
 import numpy as np
 
-from matl.trust.levels import FIGURES, LevelBars, judge_levels
+from matl.trust.calibration import Expectation, Shadows, circumstances
+from matl.trust.levels import FIGURES, LEVELS, LevelBars, judge_levels, round_scores
 from matl.trust.sequential import WINDOW
 
 ROUNDS = 12
 
 
 def cohort(n, rng, rounds=ROUNDS):
-    window = np.full((n, WINDOW, len(FIGURES)), np.nan)
-    client = rng.normal(size=(n, 1, len(FIGURES)))  # clients differ from each other for good
-    window[:, -rounds:] = client + 0.5 * rng.normal(size=(n, rounds, len(FIGURES)))
+    window = np.full((n, WINDOW, len(LEVELS)), np.nan)
+    client = rng.normal(size=(n, 1, len(LEVELS)))  # clients differ from each other for good
+    window[:, -rounds:] = client + 0.5 * rng.normal(size=(n, rounds, len(LEVELS)))
     return window
 
 
 def test_clients_like_shadows_stay_under_the_bars():
     rng = np.random.default_rng(0)
     found = judge_levels(cohort(200, rng), cohort(100, rng), cohort(100, rng), LevelBars())
-    # The lowest bar is 2.5 spreads = 4 deviations: 200 clients, 4 figures and 2 speeds exceed it with p < .05.
-    assert found.evidence.max() < 1.05
+    # The lowest bar is 1.7 spreads = 2.8 deviations: a normal value exceeds it with probability .003.
+    assert (found.evidence > 1.0).mean() < 0.01
     assert found.shadows.shape == (200, 100)
 
 
-def test_each_channel_hears_its_own_figures():
+def test_each_channel_hears_its_own_scores():
     rng = np.random.default_rng(1)
     clients, shadows = cohort(4, rng), cohort(100, rng)
-    clients[0, -ROUNDS:, :2] += 12.0
-    clients[1, -ROUNDS:, 2] += 12.0
-    clients[2, -ROUNDS:, 3] += 12.0
+    for channel in range(len(LEVELS)):
+        clients[channel] = 0.0
+        clients[channel, -ROUNDS:, channel] = 12.0
+        clients[channel, :-ROUNDS] = np.nan
     found = judge_levels(clients, shadows, shadows, LevelBars())
-    assert (found.evidence > 1.0).tolist() == [
-        [True, False, False],
-        [False, True, False],
-        [False, False, True],
-        [False, False, False],
-    ]
+    np.testing.assert_array_equal(found.evidence > 1.0, np.eye(len(LEVELS), dtype=bool))
 
 
 def test_one_round_is_weaker_evidence_than_many():
@@ -49,10 +46,12 @@ def test_one_round_is_weaker_evidence_than_many():
 def test_the_fast_memory_sees_a_recent_change():
     rng = np.random.default_rng(3)
     clients, shadows = cohort(1, rng), cohort(100, rng)
-    before = judge_levels(clients, shadows, shadows, LevelBars()).evidence[0, 1]
-    clients[0, -2:, 2] += 12.0
-    after = judge_levels(clients, shadows, shadows, LevelBars()).evidence[0, 1]
-    assert before < 1.0 < after
+    clients[0, -ROUNDS:, 2] = 0.0
+    before = judge_levels(clients, shadows, shadows, LevelBars()).evidence[0, 2]
+    clients[0, -2:, 2] += 8.0
+    after = judge_levels(clients, shadows, shadows, LevelBars()).evidence[0, 2]
+    assert before < 0.2
+    assert after > 1.0
 
 
 def test_what_shows_a_little_everywhere_counts_together():
@@ -61,7 +60,7 @@ def test_what_shows_a_little_everywhere_counts_together():
     clients[0, -ROUNDS:] = 0.0
     alone = judge_levels(clients, shadows, shadows, LevelBars())
     assert alone.joint[0] < 0.5
-    clients[0, -ROUNDS:, :2], clients[0, -ROUNDS:, 2] = 3.0, 3.4
+    clients[0, -ROUNDS:, :3] = 2.4
     found = judge_levels(clients, shadows, shadows, LevelBars())
     assert found.evidence.max() < 1.0 < found.joint[0]
 
@@ -81,3 +80,18 @@ def test_flipped_shadows_are_measured_on_the_scale_of_the_shadows():
     found = judge_levels(clients, shadows, shadows + 6.0, LevelBars())
     np.testing.assert_array_equal(judge_levels(clients, shadows, shadows, LevelBars()).flipped, found.shadows)
     assert (np.median(found.flipped, axis=1) > 1.0).all()
+
+
+def test_gain_and_share_are_heard_together():
+    rng = np.random.default_rng(7)
+    shadows = Shadows.draw(10, 80, seed=0)
+    about = circumstances(shadows.sizes, shadows.mixes)
+    measured = rng.normal(size=(80, len(FIGURES)))
+    expected = Expectation.of(measured, about)
+    scores = round_scores(measured, about, expected)
+    assert scores.shape == (80, len(LEVELS))
+    more = measured.copy()
+    more[:, :2] += 1.0
+    raised = round_scores(more, about, expected) - scores
+    assert (raised[:, 0] > 0).all()
+    assert not raised[:, 1:].any()

@@ -67,20 +67,20 @@ def test_clients_are_grouped_by_the_rounds_they_came_to():
 
 
 def test_a_book_opens_rows_for_newcomers_and_keeps_everyone_apart():
-    book = Book.empty(channels=2, width=3).begun(["b", "d"])
+    book = Book.empty(channels=2, classes=4, width=3).begun(["b", "d"])
     book.suspicion[book.rows(["d"])] = 2.0
-    book.figures[book.rows(["b", "d"]), -1] = [[1, 1], [2, 2]]
+    book.scores[book.rows(["b", "d"]), -1] = [[1, 1], [2, 2]]
     book = book.closed().begun(["c", "a"])
     assert book.ids == ("a", "b", "c", "d")
     assert book.suspicion.tolist() == [0, 0, 0, 2]
-    assert np.isnan(book.figures[book.rows(["a", "c"])]).all()
-    assert book.figures[book.rows(["b"])[0], -2].tolist() == [1, 1]
-    assert np.isnan(book.figures[:, -1]).all()
+    assert np.isnan(book.scores[book.rows(["a", "c"])]).all()
+    assert book.scores[book.rows(["b"])[0], -2].tolist() == [1, 1]
+    assert np.isnan(book.scores[:, -1]).all()
 
 
 def test_the_long_absent_are_forgotten_unless_suspected():
-    book = Book.empty(1, 2).begun(["good", "bad"])
-    book.figures[:, -1] = 0.0
+    book = Book.empty(1, 3, 2).begun(["good", "bad"])
+    book.scores[:, -1] = 0.0
     book.suspicion[book.rows(["bad"])] = 0.5
     book = book.closed()
     for _ in range(WINDOW):
@@ -89,17 +89,17 @@ def test_the_long_absent_are_forgotten_unless_suspected():
 
 
 def test_a_book_survives_the_codec_bit_for_bit():
-    book = Book.empty(2, 4).begun(["x", "y"])
-    book.figures[0, -1] = 0.1
+    book = Book.empty(2, 3, 4).begun(["x", "y"])
+    book.scores[0, -1] = 0.1
     book.past[1] = np.float32(1 / 3)
     back = Book.of_state(unpack(pack(book.as_state())))
     assert back.ids == book.ids
     assert back.reasons == book.reasons
-    for name in ("figures", "past", "seen", "suspicion"):
+    for name in ("scores", "mix", "past", "seen", "suspicion"):
         assert getattr(back, name).tobytes() == getattr(book, name).tobytes()
         assert getattr(back, name).dtype == getattr(book, name).dtype
 
 
 def test_a_foreign_state_is_refused():
-    with pytest.raises(StateError, match="lacks 'figures'"):
+    with pytest.raises(StateError, match="lacks 'scores'"):
         Book.of_state({"ids": []})

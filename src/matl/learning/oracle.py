@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from matl import validate
 from matl.errors import InvalidValueError
 from matl.learning.datasets import Dataset
 from matl.learning.local import LocalTraining, train_locally
 from matl.learning.tasks import Task
 from matl.params import Float32, values_hash
 from matl.state import digest
+from matl.trust.calibration import Shadows
 from matl.trust.oracle import Atoms
 
-__all__ = ["LOCAL_EXAMPLES", "RootOracle"]
-
-LOCAL_EXAMPLES = 25.0
-"""Mean number of samples of a simulated client, unless said otherwise: half a fold of a root of 100."""
+__all__ = ["RootOracle"]
 
 _FOLDS = 2
-_MIN_EXAMPLES = 2  # a simulated client holds at least this many, as a real one does
+_SHIFT = 1 / 16
+"""Part of an image's height by which a sample is moved up, down, left and right: one pixel of 16, half a pixel of 8.
+A few root samples have to stand for all that clients hold. Chosen on development seeds 0-2."""
+_AT_ONCE = 16  # simulated clients whose samples are gathered at a time
 
 
 class RootOracle:
@@ -41,12 +41,13 @@ class RootOracle:
         Clean samples, at least two of each class; ten of each is what the published figures use.
     recipe : LocalTraining
         What clients do.
-    local_examples : float or None
-        Mean number of samples of a simulated client; counts are exponentially distributed around it, as some clients
-        hold much and many hold little. ``None`` for half a fold, but not more than `LOCAL_EXAMPLES`: shadows that hold
-        far more than clients are more regular than clients.
     seed : int
         Draws the folds and what each simulated client holds, once and for all.
+
+    Notes
+    -----
+    Images are also moved by a sixteenth of their height, in eight directions: clients hold far more samples than the
+    root, and shadows that train on few are too irregular to be compared with them.
 
     Examples
     --------
@@ -58,8 +59,8 @@ class RootOracle:
     >>> params = task.init(np.random.default_rng(0))
     >>> oracle.atoms(params, fold=0).poison.shape
     (90, 258)
-    >>> oracle.honest(params, np.full((3, 10), 0.1), seed=0, fold=1).shape
-    (3, 258)
+    >>> oracle.honest(params, Shadows.draw(10, 5, seed=0), seed=0, fold=1).shape
+    (5, 258)
     """
 
     def __init__(
@@ -68,7 +69,6 @@ class RootOracle:
         root: Dataset,
         recipe: LocalTraining,
         *,
-        local_examples: float | None = None,
         seed: int = 0,
     ) -> None:
         if not isinstance(root, Dataset):
@@ -87,12 +87,9 @@ class RootOracle:
             raise InvalidValueError(
                 f"expected a root of {task.num_classes} classes like the task, got {root.num_classes}"
             )
-        if local_examples is not None:
-            validate.at_least(1, local_examples=local_examples)
         self.task, self.root, self.recipe, self.seed = task, root, recipe, seed
-        half_a_fold = len(root) / (2 * _FOLDS)
-        self.local_examples = min(half_a_fold, LOCAL_EXAMPLES) if local_examples is None else float(local_examples)
         self._folds = _stratified(root.y, root.num_classes, np.random.default_rng([seed, 0]))
+        self._variants = _moved(root)
 
     @property
     def num_classes(self) -> int:
@@ -104,7 +101,7 @@ class RootOracle:
         """See `matl.trust.oracle.Oracle`."""
         task = [type(self.task).__name__, self.task.layout.digest]
         data = [values_hash(self.root.X), values_hash(self.root.y)]
-        return digest(["root-oracle", 1, task, data, self.recipe.as_dict(), self.local_examples, self.seed])
+        return digest(["root-oracle", 2, task, data, self.recipe.as_dict(), _SHIFT, self.seed])
 
     def atoms(self, params: Float32, fold: int) -> Atoms:
         """See `matl.trust.oracle.Oracle`. Cost: K^2 passes over one class of one fold."""
@@ -113,7 +110,7 @@ class RootOracle:
         models = np.repeat(params[None], classes, axis=0)
         labels = np.arange(classes)
         for true in range(classes):
-            X = self.root.X[self._folds[fold][true]]
+            X = self._variants[self._folds[fold][true]].reshape(-1, self.root.X.shape[1])
             y = np.repeat(labels[:, None], len(X), axis=1)
             gradients[true] = self.task.loss_and_gradient(models, np.repeat(X[None], classes, axis=0), y)[1]
         wrong = ~np.eye(classes, dtype=bool)
@@ -125,27 +122,57 @@ class RootOracle:
         losses, _ = self.task.loss_and_gradient(params[None], self.root.X[None], self.root.y[None])
         return float(losses[0])
 
-    def honest(self, params: Float32, mixes: NDArray[np.float64], seed: int, fold: int | None) -> Float32:
+    def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
         """See `matl.trust.oracle.Oracle`. Cost: M times a client's own local training."""
-        if fold is None:
-            clients = [self.root.take(self._quota(mix)) for mix in mixes]
-        else:
-            clients = [self.root.take(self._holding(index, mix, fold)) for index, mix in enumerate(mixes)]
-        rngs = [np.random.default_rng([seed, index]) for index in range(len(mixes))]
-        return train_locally(self.task, params, clients, self.recipe, rngs)
+        updates = np.empty((len(shadows.sizes), params.size), np.float32)
+        for start in range(0, len(updates), _AT_ONCE):
+            chosen = range(start, min(start + _AT_ONCE, len(updates)))
+            clients = [self._holding(index, shadows.mixes[index], int(shadows.sizes[index]), fold) for index in chosen]
+            rngs = [np.random.default_rng([seed, index]) for index in chosen]
+            updates[chosen.start : chosen.stop] = train_locally(self.task, params, clients, self.recipe, rngs)
+        return updates
 
-    def _holding(self, index: int, mix: NDArray[np.float64], fold: int) -> NDArray[np.intp]:
-        """What a simulated client holds: a small sample that stays the same, so that it overfits as a real one does."""
+    def root_update(self, params: Float32, seed: int) -> Float32:
+        """See `matl.trust.oracle.Oracle`. Cost: a client's own local training."""
+        share = len(self.root) // self.num_classes
+        members = [np.resize(np.flatnonzero(self.root.y == label), share) for label in range(self.num_classes)]
+        client = self.root.take(np.concatenate(members))
+        update: Float32 = train_locally(self.task, params, [client], self.recipe, [np.random.default_rng([seed, 0])])[0]
+        return update
+
+    def _holding(self, index: int, mix: NDArray[np.float64], size: int, fold: int) -> Dataset:
+        """What a simulated client holds: samples that stay the same, so that it fits them as a real client does."""
         rng = np.random.default_rng([self.seed, 1 + fold, index])
-        count = max(_MIN_EXAMPLES, int(rng.exponential(self.local_examples)))
-        labels = rng.choice(self.num_classes, size=count, p=mix)
-        return np.array([rng.choice(self._folds[fold][label]) for label in labels])
+        labels = rng.choice(self.num_classes, size=size, p=mix)
+        members = np.array([rng.choice(self._folds[fold][label]) for label in labels])
+        X = self._variants[members, rng.integers(self._variants.shape[1], size=size)]
+        return Dataset(self.root.name, X, labels.astype(np.int64), self.num_classes, self.root.shape)
 
-    def _quota(self, mix: NDArray[np.float64]) -> NDArray[Any]:
-        """The whole root, with classes repeated or left out until their shares are those of the mix."""
-        counts = np.rint(mix * len(self.root)).astype(int)
-        members = (np.flatnonzero(self.root.y == label) for label in range(self.num_classes))
-        return np.concatenate([np.resize(own, count) for own, count in zip(members, counts, strict=True)])
+
+def _moved(data: Dataset) -> Float32:
+    """Every sample and, of images, the same moved in eight directions; shape (n, variants, features)."""
+    if data.shape is None or len(data.shape) != 3:  # no image: nothing to move
+        return data.X[:, None, :]
+    images = data.X.reshape(-1, *data.shape)
+    step = _SHIFT * data.shape[1]
+    moves = [(down, right) for down in (-step, 0.0, step) for right in (-step, 0.0, step)]
+    variants = [_shifted(_shifted(images, 2, down), 3, right).reshape(len(data), -1) for down, right in moves]
+    return np.stack(variants, axis=1)
+
+
+def _shifted(images: Float32, axis: int, by: float) -> Float32:
+    """Images moved along an axis by a number of pixels, linearly interpolated, with zeros moving in."""
+    whole = math.floor(by)
+    part = np.float32(by - whole)
+    return (1 - part) * _by_pixels(images, axis, whole) + part * _by_pixels(images, axis, whole + 1)
+
+
+def _by_pixels(images: Float32, axis: int, by: int) -> Float32:
+    moved = np.roll(images, by, axis)
+    edge = [slice(None)] * images.ndim
+    edge[axis] = slice(0, by) if by >= 0 else slice(by, None)
+    moved[tuple(edge)] = 0.0
+    return moved
 
 
 def _stratified(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,24 +18,35 @@ from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
-from matl.trust.calibration import shadow_mixes, tail_probability
+from matl.trust.balance import balanced
+from matl.trust.calibration import Expectation, Shadows, circumstances, tail_probability
 from matl.trust.collusion import closeness, collusion, collusion_bar
 from matl.trust.consistency import MEMORY, turn, turn_evidence
-from matl.trust.levels import FIGURES, LEVELS, LevelBars, Levels, figures, judge_levels
+from matl.trust.levels import FIGURES, LEVELS, PAIR_OFFSET, LevelBars, Levels, figures, judge_levels, round_scores
 from matl.trust.oracle import Atoms, Oracle
-from matl.trust.reasons import alien_reason, collusion_reason, norm_reason, relabelling_reason, turn_reason
+from matl.trust.reasons import (
+    alien_reason,
+    collusion_reason,
+    norm_reason,
+    pair_reason,
+    relabelling_reason,
+    turn_reason,
+)
 from matl.trust.sequential import WINDOW, Bank, Book
 from matl.trust.sketch import Sketch
 
 __all__ = ["Mode1"]
 
-_VERSION = 2
+_VERSION = 3
 _SKETCH_WIDTH = 512
 _FOLDS = 2
 _SUSPECT = 0.75  # evidence, in units of the bar, from which an update counts half
 _GOOD = 0.05  # part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level
 _UPPER = 0.95
+_TINY = 1e-12
 _NO_OPINION = np.nan
+_MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
+_UNKNOWN_SIZE = 80.0  # samples a client is taken to hold whose weight does not say: the middle of what shadows hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +59,18 @@ class _View:
 
 
 @dataclass(frozen=True, slots=True)
+class _Measured:
+    """The figures (n, F) of this round's clients, and what 95 % of the shadows like each stay under."""
+
+    figures: NDArray[np.float64]
+    usual: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class _Findings:
     """Evidence about n clients; each array has one entry or row per client, NaN where a channel has no opinion."""
 
+    measured: _Measured
     levels: Levels
     turned: NDArray[np.float64]
     turn: NDArray[np.float64]
@@ -68,7 +90,7 @@ class _Findings:
         named = {name: self.levels.evidence[:, index] for index, name in enumerate(LEVELS)}
         return {**named, "turn": self.turn, "collusion": self.collusion}
 
-    @property
+    @cached_property
     def strongest(self) -> NDArray[np.float64]:
         """The evidence of each client that counts: its loudest channel, or joint where half the flipped show no more.
 
@@ -89,16 +111,17 @@ class Mode1:
     """Shadow-calibrated attribution, for a validator that owns clean root data; up to 45 % malicious units.
 
     Every round the validator simulates honest clients ("shadows") on its root data and measures clients and shadows
-    alike. Five channels look for evidence; each is stated in units of its own bar, so 1 is where honest behaviour ends:
+    alike. Six channels look for evidence; each is stated in units of its own bar, so 1 is where honest behaviour ends:
 
     - *relabelling*: the update needs training under false labels to be explained (`matl.trust.attribution`);
+    - *pair*: one class in particular is trained under one false label;
     - *alien*: no training on these classes explains it, honest or not;
     - *norm*: it is far longer than honest training makes it (`matl.trust.norm`);
     - *turn*: it turned against the client's own past (`matl.trust.consistency`);
     - *collusion*: it agrees with others in what its classes do not explain (`matl.trust.collusion`).
 
     The shadows' own updates sent backwards tell how much evidence a sign flip would show this round. Conduct is *good*
-    if it stays under what 95 % of them show; where it reaches their median, the first three channels count together
+    if it stays under what 95 % of them show; where it reaches their median, the first four channels count together
     (*joint*, `matl.trust.levels`). The strongest evidence pays into a bank of suspicion (`matl.trust.sequential`),
     which only good conduct wears off, and a unit is quarantined while its balance is above zero; from three quarters
     of a bar on it is suspected and counts half. The aggregate is the weighted mean of all that are not in quarantine,
@@ -112,9 +135,9 @@ class Mode1:
     oracle : Oracle
         The validator's root data, task and recipe. What calibrates must never train the model.
     shadows : int
-        Simulated clients. A hundred give the 95 % quantile to about 2 % of rank.
+        Simulated clients; 120 is three for each concentration of labels with each size.
     bars : LevelBars
-        Bars of the first three channels.
+        Bars of the first four channels.
     turn_bar : float
         Bar of *turn*, in spreads of the shadows above their median.
     collusion_bar : float
@@ -134,7 +157,7 @@ class Mode1:
     """
 
     oracle: Oracle
-    shadows: int = 100
+    shadows: int = 120
     bars: LevelBars = field(default_factory=LevelBars)
     turn_bar: float = 8.0
     collusion_bar: float = 0.9
@@ -166,10 +189,11 @@ class Mode1:
             "version": _VERSION,
             "size": layout.size,
             "sketch_seed": None,  # drawn with the first cohort, so that nobody can know the sketch beforehand
-            "shadow_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
-            "flipped_figures": np.full((self.shadows, WINDOW, len(FIGURES)), np.nan, np.float32),
+            # The shadows, and after them the same with their updates sent backwards.
+            "shadow_scores": np.full((2 * self.shadows, WINDOW, len(LEVELS)), np.nan, np.float32),
+            "shadow_mix": np.zeros((2 * self.shadows, self.oracle.num_classes), np.float32),
             "shadow_past": np.zeros((self.shadows, _FOLDS, _SKETCH_WIDTH), np.float32),
-            "clients": Book.empty(len(FIGURES), _SKETCH_WIDTH).as_state(),
+            "clients": Book.empty(len(LEVELS), self.oracle.num_classes, _SKETCH_WIDTH).as_state(),
         }
 
     def judge(self, cohort: Cohort, state: State) -> tuple[Judgement, State]:
@@ -185,31 +209,43 @@ class Mode1:
         sketch_seed = cohort.seed if state["sketch_seed"] is None else state["sketch_seed"]
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
         atoms = self.oracle.atoms(cohort.params, fold)
-        mixes = shadow_mixes(self.oracle.num_classes, self.shadows, self.seed)
-        simulated = self.oracle.honest(cohort.params, mixes, cohort.seed, 1 - fold)
+        simulants = Shadows.draw(self.oracle.num_classes, self.shadows, self.seed)
+        simulated = self.oracle.honest(cohort.params, simulants, cohort.seed, 1 - fold)
         if not (np.isfinite(simulated).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
             raise UndecidedError(
                 "training on the validator's root data diverged, so there is nothing to compare updates with; "
                 "standardise the features or lower the learning rate"
             )
         clients, shadows = _view(cohort.X, atoms, sketch), _view(UpdateMatrix(simulated), atoms, sketch)
+        flipped = attribute(UpdateMatrix(-simulated), atoms)
 
         book = Book.of_state(state["clients"]).begun(cohort.ids)
         rows = book.rows(cohort.ids)
-        book.figures[rows, -1] = figures(clients.attribution)
-        shadow_figures = _moved(state["shadow_figures"], shadows.attribution)
-        flipped_figures = _moved(state["flipped_figures"], attribute(UpdateMatrix(-simulated), atoms))
+        book.mix[rows] = _MIX_MEMORY * book.mix[rows] + clients.attribution.mix
+        shadow_mix = _MIX_MEMORY * state["shadow_mix"] + np.concatenate([shadows.attribution.mix, flipped.mix])
+        usual_work = float(np.median(shadows.attribution.work)) + _TINY
+        held = np.tile(simulants.sizes, 2)
+        shown = np.concatenate([figures(seen, usual_work) for seen in (shadows.attribution, flipped)])
+        about = circumstances(held, _normalised(shadow_mix))
+        expected = Expectation.of(shown[: self.shadows], about[: self.shadows])
+        shadow_scores = _moved(state["shadow_scores"], round_scores(shown, about, expected))
+        own_figures = figures(clients.attribution, usual_work)
+        own = circumstances(_held(cohort.weights), _normalised(book.mix[rows]))
+        book.scores[rows, -1] = round_scores(own_figures, own, expected)
 
         levels = judge_levels(
-            book.figures[rows].astype(np.float64),
-            shadow_figures.astype(np.float64),
-            flipped_figures.astype(np.float64),
+            book.scores[rows].astype(np.float64),
+            shadow_scores[: self.shadows].astype(np.float64),
+            shadow_scores[self.shadows :].astype(np.float64),
             self.bars,
         )
-        findings = self._findings(clients, shadows, book, rows, levels, state["shadow_past"], fold)
+        measured = _Measured(own_figures, expected.usual(own))
+        findings = self._findings(measured, clients, shadows, book, rows, levels, state["shadow_past"], fold)
         book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, findings.good)
         book = _with_reasons(book, rows, self._reasons(findings, clients, atoms))
-        judgement = self._judgement(cohort, clients.attribution.norms, findings, book, rows)
+        judgement = self._judgement(
+            cohort, clients.attribution, shadows.attribution.mix.mean(axis=0), findings, book, rows
+        )
 
         # A quarantined client's past stays as it was: it is released for going back to it, not for having moved on.
         learning = (book.suspicion[rows] == 0) & (clients.attribution.norms > 0)
@@ -222,15 +258,15 @@ class Mode1:
             "version": _VERSION,
             "size": state["size"],
             "sketch_seed": sketch_seed,
-            "shadow_figures": shadow_figures,
-            "flipped_figures": flipped_figures,
+            "shadow_scores": shadow_scores,
+            "shadow_mix": np.ascontiguousarray(shadow_mix, np.float32),
             "shadow_past": shadow_past,
             "clients": book.closed().as_state(),
         }
         return judgement, after
 
     def _check(self, cohort: Cohort, state: State) -> None:
-        shadows = len(state.get("shadow_figures", ()))
+        shadows = len(state.get("shadow_scores", ())) // 2
         if (state.get("version"), state.get("size"), shadows) != (_VERSION, cohort.params.size, self.shadows):
             raise StateError(
                 f"expected a state of Mode1 version {_VERSION} for {cohort.params.size} parameters and {self.shadows} "
@@ -240,6 +276,7 @@ class Mode1:
 
     def _findings(
         self,
+        measured: _Measured,
         clients: _View,
         shadows: _View,
         book: Book,
@@ -260,7 +297,7 @@ class Mode1:
         for i in range(len(rows)):
             usual = np.maximum(levels.shadows[i], shadow_turns) if has_past[i] else levels.shadows[i]
             pogq[i] = tail_probability(own[i : i + 1], usual)[0]
-        return _Findings(levels, turned, turns, float(np.median(shadow_turned)), agreement, bar, pogq)
+        return _Findings(measured, levels, turned, turns, float(np.median(shadow_turned)), agreement, bar, pogq)
 
     def _agreement(self, clients: _View, shadows: _View) -> tuple[NDArray[np.float64], float]:
         """How close each client is to others beyond what classes explain, and the bar, from how close shadows are."""
@@ -286,12 +323,15 @@ class Mode1:
         return reasons
 
     def _reason(self, channel: str, findings: _Findings, clients: _View, atoms: Atoms, i: int) -> str:
-        seen = dict(zip(FIGURES, findings.levels.figures[i].tolist(), strict=True))
-        usual = dict(zip(FIGURES, findings.levels.usual[i].tolist(), strict=True))
+        seen = dict(zip(FIGURES, findings.measured.figures[i].tolist(), strict=True))
+        usual = dict(zip(FIGURES, findings.measured.usual[i].tolist(), strict=True))
         match channel:
             case "relabelling":
                 amounts = clients.attribution.relabelled[i]
                 return relabelling_reason(seen["gain"], usual["gain"], seen["share"], amounts, atoms.pairs)
+            case "pair":
+                amount, limit = (math.exp(figure) - PAIR_OFFSET for figure in (seen["pair"], usual["pair"]))
+                return pair_reason(amount, limit, atoms.pairs[int(np.argmax(clients.attribution.relabelled[i]))])
             case "alien":
                 return alien_reason(seen["alien"], usual["alien"])
             case "norm":
@@ -304,11 +344,13 @@ class Mode1:
     def _judgement(
         self,
         cohort: Cohort,
-        lengths: NDArray[np.float64],
+        seen: Attribution,
+        usual_mix: NDArray[np.float64],
         findings: _Findings,
         book: Book,
         rows: NDArray[np.intp],
     ) -> Judgement:
+        lengths = seen.norms
         quarantined = book.suspicion[rows] > 0
         suspected = ~quarantined & (findings.strongest > _SUSPECT)
         trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0))
@@ -317,7 +359,9 @@ class Mode1:
         limit = float(np.median(lengths[kept])) if kept.any() else 0.0
         scale = np.minimum(1.0, limit / np.maximum(lengths, np.finfo(np.float32).tiny))
         # With nobody left to believe the model stays where it is.
-        share = weights * scale / weights.sum() if weights.sum() > 0 else np.zeros(len(rows))
+        share = np.zeros(len(rows))
+        if weights.sum() > 0:
+            share = _balanced(weights / weights.sum(), seen.clean * scale[:, None], usual_mix) * scale
         verdicts = tuple(
             Verdict(
                 unit,
@@ -367,10 +411,33 @@ def _view(X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> _View:
     return _View(attribution, directions, (directions - explained).astype(np.float32))
 
 
-def _moved(window: Float32, attribution: Attribution) -> Float32:
+def _balanced(
+    shares: NDArray[np.float64], taught: NDArray[np.float64], usual_mix: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Shares (n,) of the clients that are kept, changed where together they teach some class too much."""
+    kept = shares > 0
+    amount = float(shares @ taught.sum(axis=1))
+    if amount > _TINY:
+        shares = shares.copy()
+        shares[kept] = balanced(shares[kept], taught[kept] / amount, usual_mix)
+    return shares
+
+
+def _held(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Samples that clients say they hold; a weight of 1 is what those have that do not say."""
+    return np.where(weights > 1.0, weights, _UNKNOWN_SIZE)
+
+
+def _normalised(mix: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows that sum to 1; a row of zeros stays as it is."""
+    mix = np.ascontiguousarray(mix)  # or the order of the sums, and with it the last bit, would depend on the layout
+    return np.asarray(mix / np.maximum(mix.sum(axis=1, keepdims=True), _TINY), np.float64)
+
+
+def _moved(window: Float32, scores: NDArray[np.float64]) -> Float32:
     """The shadows' window with this round as the newest."""
     moved = np.roll(window, -1, axis=1)
-    moved[:, -1] = figures(attribution)
+    moved[:, -1] = scores
     return moved
 
 

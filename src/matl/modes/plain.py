@@ -85,6 +85,4 @@ class Plain:
         """The update of a client that holds the whole root."""
         if "root_update" not in self.aggregator.needs or self.oracle is None:
             return None
-        even = np.full((1, self.oracle.num_classes), 1.0 / self.oracle.num_classes)
-        update: Float32 = self.oracle.honest(cohort.params, even, cohort.seed, None)[0]
-        return update
+        return self.oracle.root_update(cohort.params, cohort.seed)

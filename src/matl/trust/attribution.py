@@ -47,6 +47,9 @@ class Attribution:
         Estimated amount of training under each pair of true and false label, in units of learning rate times steps.
     work : array of shape (n,)
         Estimated amount of training of any kind, in the same unit.
+    clean : array of shape (n, K)
+        Estimated amount of training on each class under its own label, where no other explanation is admitted; in the
+        same unit.
     """
 
     norms: NDArray[np.float64]
@@ -56,6 +59,12 @@ class Attribution:
     alien: NDArray[np.float64]
     relabelled: NDArray[np.float64]
     work: NDArray[np.float64]
+    clean: NDArray[np.float64]
+
+    @property
+    def mix(self) -> NDArray[np.float64]:
+        """Estimated label mixes (n, K): ``clean`` with rows that sum to 1, or to 0 where there is none."""
+        return np.asarray(self.clean / np.maximum(self.clean.sum(axis=1, keepdims=True), _TINY))
 
 
 def attribute(X: UpdateMatrix, atoms: Atoms) -> Attribution:
@@ -92,6 +101,7 @@ def attribute(X: UpdateMatrix, atoms: Atoms) -> Attribution:
         alien=np.where(moved, 1.0 - full_cosine, 0.0),
         relabelled=amounts[:, classes:],
         work=amounts.sum(axis=1),
+        clean=honest * lengths[:, None] / atom_lengths[:classes],
     )
 
 

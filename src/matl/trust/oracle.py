@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl.params import Float32
+from matl.trust.calibration import Shadows
 
 __all__ = ["Atoms", "Oracle"]
 
@@ -53,23 +54,25 @@ class Oracle(Protocol):
     def loss(self, params: Float32) -> float:
         """Mean loss of parameters (d,) on the whole root."""
 
-    def honest(self, params: Float32, mixes: NDArray[np.float64], seed: int, fold: int | None) -> Float32:
+    def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
         """Updates of simulated honest clients.
 
         Parameters
         ----------
         params : float32 array of shape (d,)
             Where they start.
-        mixes : float64 array of shape (M, K)
-            Label distribution of each; rows sum to 1.
+        shadows : Shadows
+            Their label mixes, and how much each holds.
         seed : int
             Draws the mini-batches.
-        fold : int or None
-            The fold their samples come from. Simulated client j of a fold holds the same few samples whenever it is
-            asked for with the same mix, as real clients do; only the order of its mini-batches depends on ``seed``.
-            With ``None`` every one of them holds the whole root.
+        fold : int
+            The fold their samples come from. Simulated client j of a fold holds the same samples whenever it is asked
+            for with the same mix and size, as real clients do; only the order of its mini-batches depends on ``seed``.
 
         Returns
         -------
         float32 array of shape (M, d)
         """
+
+    def root_update(self, params: Float32, seed: int) -> Float32:
+        """Update (d,) of a client that holds the whole root, with the same number of samples of each class."""

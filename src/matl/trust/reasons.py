@@ -7,13 +7,14 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["alien_reason", "collusion_reason", "norm_reason", "relabelling_reason", "turn_reason"]
+__all__ = ["alien_reason", "collusion_reason", "norm_reason", "pair_reason", "relabelling_reason", "turn_reason"]
 
 
 def relabelling_reason(
     gain: float, usual: float, share: float, amounts: NDArray[np.float64], pairs: NDArray[np.int64]
 ) -> str:
-    """Relabelling gain of a client, what 95 % of shadows stay under, its share, and the amounts (P,) by pair (P, 2).
+    """Relabelling gain of a client, what 95 % of shadows like it stay under, its share, and the amounts (P,) by pair
+    (P, 2).
 
     Examples
     --------
@@ -26,6 +27,22 @@ def relabelling_reason(
         f"pushes against its own classes: false labels raise the cosine of its best explanation by {gain:.2f} "
         f"(95 % of simulated honest clients stay under {usual:.2f}) and make up {100 * share:.0f} % of it, "
         f"most of all {worst[0]} taken for {worst[1]}"
+    )
+
+
+def pair_reason(amount: float, usual: float, pair: NDArray[np.int64]) -> str:
+    """How much a client trains on one class (true, false) under a false label, and what 95 % of shadows like it stay
+    under, both in units of a usual client's whole training.
+
+    Examples
+    --------
+    >>> pair_reason(0.83, 0.21, np.array([4, 9]))
+    'relabels 4 as 9, as much as 83 % of all that a usual client trains (95 % of simulated honest clients like it stay
+    under 21 %)'
+    """
+    return (
+        f"relabels {pair[0]} as {pair[1]}, as much as {100 * amount:.0f} % of all that a usual client trains "
+        f"(95 % of simulated honest clients like it stay under {100 * usual:.0f} %)"
     )
 
 

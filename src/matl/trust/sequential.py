@@ -82,8 +82,10 @@ class Book(ClientTable):
     ----------
     ids : tuple of str
         Clients in sorted order; row i of every array is ``ids[i]``.
-    figures : float32 array of shape (N, W, C)
-        The last W judged rounds, the newest last; NaN where the client was absent.
+    scores : float32 array of shape (N, W, C)
+        What each of the last W judged rounds said on C channels, the newest last; NaN where the client was absent.
+    mix : float32 array of shape (N, K)
+        Faded sum of the client's estimated label mixes.
     past : float32 array of shape (N, 2, k)
         Faded sum of the client's earlier directions, for rounds on each fold of the root.
     seen : int64 array of shape (N, 2)
@@ -94,18 +96,20 @@ class Book(ClientTable):
         Why the client was last quarantined; empty if never.
     """
 
-    figures: Float32 = column(np.nan)
+    scores: Float32 = column(np.nan)
+    mix: Float32 = column(0.0)
     past: Float32 = column(0.0)
     seen: NDArray[np.int64] = column(0)
     suspicion: NDArray[np.float64] = column(0.0)
     reasons: tuple[str, ...] = column("")
 
     @classmethod
-    def empty(cls, channels: int, width: int) -> Book:
+    def empty(cls, channels: int, classes: int, width: int) -> Book:
         """A book without clients."""
         return cls(
             (),
             np.empty((0, WINDOW, channels), np.float32),
+            np.empty((0, classes), np.float32),
             np.empty((0, _FOLDS, width), np.float32),
             np.empty((0, _FOLDS), np.int64),
             np.empty(0),
@@ -114,13 +118,13 @@ class Book(ClientTable):
 
     def begun(self, ids: Sequence[str]) -> Book:
         """The book at the start of a round: one empty round more, and a row for everyone in ``ids``."""
-        moved = np.roll(self.figures, -1, axis=1)
+        moved = np.roll(self.scores, -1, axis=1)
         moved[:, -1] = np.nan
-        return replace(self, figures=moved).opened(ids)
+        return replace(self, scores=moved).opened(ids)
 
     def closed(self) -> Book:
         """The book at the end of a round, without clients that are neither active nor under suspicion."""
-        active = ~np.isnan(self.figures[:, :, 0]).all(axis=1)
+        active = ~np.isnan(self.scores[:, :, 0]).all(axis=1)
         return self.kept(active | (self.suspicion > 0))
 
 
