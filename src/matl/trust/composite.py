@@ -44,8 +44,9 @@ def typicality(values: Float64, shadows: Float64) -> Float64:
     Returns
     -------
     array of shape (n,)
-        Two-sided tail probability: twice the smaller of the two `tail_probability`, at most 1. Of an honest client it
-        is spread evenly over [0, 1]; towards 0 a figure is too large or too small to be honest. NaN stays NaN.
+        Two-sided tail probability: twice the smaller of the two `tail_probability`, at most 1. As far as shadows stand
+        for honest clients it is spread evenly over [0, 1] for those; towards 0 a figure is too large or too small to be
+        honest. NaN stays NaN.
 
     Examples
     --------

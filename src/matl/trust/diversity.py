@@ -45,8 +45,8 @@ class Diversity:
     temporal : array
         One minus the mean synchrony with the same neighbours: 0 for clients that are early and late together.
     typical : array
-        Both, calibrated, in [0, 1]: spread evenly for honest clients, near 0 for a client that is too much like others,
-        like nobody, or too often on time with those it is like.
+        Both, calibrated, in [0, 1]: near 0 for a client that is too much like others, like nobody, or too often in step
+        with those it is like.
     """
 
     community: Float64
