@@ -18,11 +18,21 @@ from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
-from matl.trust.balance import balanced
+from matl.trust.balance import TOLERANCE, balanced
 from matl.trust.calibration import Expectation, Shadows, circumstances, tail_probability
 from matl.trust.collusion import closeness, collusion, collusion_bar
 from matl.trust.consistency import MEMORY, turn, turn_evidence
-from matl.trust.levels import FIGURES, LEVELS, PAIR_OFFSET, LevelBars, Levels, figures, judge_levels, round_scores
+from matl.trust.levels import (
+    FIGURES,
+    LEVELS,
+    MEMORIES,
+    PAIR_OFFSET,
+    LevelBars,
+    Levels,
+    figures,
+    judge_levels,
+    round_scores,
+)
 from matl.trust.oracle import Atoms, Oracle
 from matl.trust.reasons import (
     alien_reason,
@@ -47,6 +57,8 @@ _TINY = 1e-12
 _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
 _UNKNOWN_SIZE = 80.0  # samples a client is taken to hold whose weight does not say: the middle of what shadows hold
+_FIXED = [_SKETCH_WIDTH, _SUSPECT, _GOOD, _MIX_MEMORY, _UNKNOWN_SIZE, WINDOW, MEMORY, PAIR_OFFSET, TOLERANCE, *MEMORIES]
+"""Constants that are nobody's to set, but that a judgement depends on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +188,7 @@ class Mode1:
     def digest(self) -> str:
         """See `matl.records.Mode`."""
         constants = [self.shadows, asdict(self.bars), self.turn_bar, self.collusion_bar, asdict(self.bank), self.bound]
-        return digest(["mode1", _VERSION, constants, self.seed, self.oracle.digest])
+        return digest(["mode1", _VERSION, constants, _FIXED, self.seed, self.oracle.digest])
 
     @property
     def channels(self) -> tuple[str, ...]:
