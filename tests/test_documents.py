@@ -48,8 +48,8 @@ def test_the_example_on_photographs_runs_on_a_few_drawn_at_random(tmp_path):
 
 def test_a_command_with_own_parts_knows_their_names(tmp_path):
     settings = ["--clients", "10", "--byzantine", "0.2", "--rounds", "1", "--no-ceiling", "--out", tmp_path / "run"]
-    names = ["--attack", "stubborn:factor=2", "--mode", "opposition"]
-    assert "opposition" in run(COMMAND, "run", *settings, *names)
+    names = ["--attack", "stubborn:factor=2", "--mode", "flatness"]
+    assert "flatness" in run(COMMAND, "run", *settings, *names)
     assert "cge" in run(COMMAND, "list", "aggregators")
 
 

@@ -31,6 +31,22 @@ CASES = {
 }
 
 
+KINDS = {
+    "plain": lambda rng, n, d: rng.normal(size=(n, d)).astype(np.float32),
+    "offset of 100 sigma": lambda rng, n, d: (rng.normal(size=(n, d)) + 100).astype(np.float32),
+    "duplicates": lambda rng, n, d: rng.normal(size=(n, d))[rng.integers(n, size=n)].astype(np.float32),
+    "float64": lambda rng, n, d: rng.normal(size=(n, d)),
+    "every other column": lambda rng, n, d: rng.normal(size=(n, 2 * d)).astype(np.float32)[:, ::2],
+}
+"""Ways to draw a random matrix; a module may have more, or others of the same name, in a ``KINDS`` of its own."""
+
+
+def pytest_generate_tests(metafunc):
+    """Run every test that asks for ``kind`` and ``draw`` on each kind of random matrix."""
+    if "draw" in metafunc.fixturenames:
+        metafunc.parametrize(("kind", "draw"), (KINDS | metafunc.module.KINDS).items())
+
+
 @pytest.fixture(params=CASES)
 def X(request):  # noqa: N802 - the matrix keeps its letter
     """A matrix of updates; rules must agree with float64 on it and leave it as it was."""

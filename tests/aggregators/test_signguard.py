@@ -52,22 +52,17 @@ def naive(X, fraction, seed):
 
 
 KINDS = {
-    "plain": lambda rng, n, d: rng.normal(size=(n, d)).astype(np.float32),
-    "offset of 100 sigma": lambda rng, n, d: (rng.normal(size=(n, d)) + 100).astype(np.float32),
-    "duplicates": lambda rng, n, d: rng.normal(size=(n, d))[rng.integers(n, size=n)].astype(np.float32),
     "sparse and of all lengths": lambda rng, n, d: (
         rng.normal(size=(n, d)) * (rng.random((n, d)) < 0.5) * rng.choice([0, 0.01, 1, 1, 1, 10], size=(n, 1))
     ).astype(np.float32),
     "float64": lambda rng, n, d: rng.normal(size=(n, d)) + 0.5,
-    "every other column": lambda rng, n, d: rng.normal(size=(n, 2 * d)).astype(np.float32)[:, ::2],
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(34))
-def test_random_matrices(kind, seed, agree):
+def test_random_matrices(kind, draw, seed, agree):
     rng = np.random.default_rng([seed, *kind.encode()])
-    X = KINDS[kind](rng, int(rng.integers(1, 14)), int(rng.choice([1, 2, 3, 20, 300, 5000])))
+    X = draw(rng, int(rng.integers(1, 14)), int(rng.choice([1, 2, 3, 20, 300, 5000])))
     fraction = float(rng.choice([0.1, 0.5, 1.0]))
     agree(SignGuard(fraction=fraction)(X, seed=seed), naive(X, fraction, seed), X)
 

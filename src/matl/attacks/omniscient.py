@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import ClassVar, Literal
@@ -104,9 +105,39 @@ class Ipm(Attack):
         return repeated(np.float32(-self.epsilon) * view.reference.mean(axis=0), len(view.own))
 
 
+@dataclass(frozen=True)
+class _ShiftedMean(Attack):
+    """The honest mean, shifted in a direction as far as `_gamma` says."""
+
+    perturbation: Literal["std", "unit", "sign"] = "std"
+    knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
+
+    def __post_init__(self) -> None:
+        if self.perturbation not in _PERTURBATIONS:
+            raise InvalidValueError(
+                f"expected perturbation to be one of {', '.join(_PERTURBATIONS)}, "
+                f"got perturbation={self.perturbation!r}"
+            )
+
+    def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:
+        """The same shifted mean for every malicious client."""
+        mean = view.reference.mean(axis=0)
+        p = self._direction(view.reference, mean)
+        gamma = self._gamma(view.reference, mean, p) if p.any() else 0.0
+        return repeated(mean + np.float32(gamma) * p, len(view.own))
+
+    def _direction(self, U: Float32, mean: Float32) -> Float32:
+        against = {"std": U.std(axis=0), "unit": unit(mean), "sign": np.sign(mean)}[self.perturbation]
+        return np.asarray(-against, np.float32)
+
+    @abstractmethod
+    def _gamma(self, U: Float32, mean: Float32, p: Float32) -> float:
+        """How far to go along p (d,), not all zero, from the mean (d,) of the honest updates (h, d)."""
+
+
 @ATTACKS.register("min_max")
-@dataclass(frozen=True, slots=True)
-class MinMax(Attack):
+@dataclass(frozen=True)
+class MinMax(_ShiftedMean):
     """The honest mean, shifted until its largest distance to an honest update is that between two honest ones.
 
     Parameters
@@ -126,29 +157,17 @@ class MinMax(Attack):
     Federated Learning", NDSS 2021.
     """
 
-    perturbation: Literal["std", "unit", "sign"] = "std"
-    knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
-
-    def __post_init__(self) -> None:
-        _check_perturbation(self.perturbation)
-
-    def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:
-        """The same shifted mean for every malicious client."""
-        U = view.reference
-        mean, p = _shift(U, self.perturbation)
+    def _gamma(self, U: Float32, mean: Float32, p: Float32) -> float:
         square = float(p @ p)
-        if square == 0.0:
-            return repeated(mean, len(view.own))
         away = mean - U
         along = (away @ p).astype(np.float64)
         room = squared_distances(U).max() - np.vecdot(away, away).astype(np.float64)
-        gamma = ((np.sqrt(along**2 + square * np.maximum(room, 0.0)) - along) / square).min()
-        return repeated(mean + np.float32(gamma) * p, len(view.own))
+        return float(((np.sqrt(along**2 + square * np.maximum(room, 0.0)) - along) / square).min())
 
 
 @ATTACKS.register("min_sum")
-@dataclass(frozen=True, slots=True)
-class MinSum(Attack):
+@dataclass(frozen=True)
+class MinSum(_ShiftedMean):
     """The honest mean, shifted until it is as far from all honest updates together as the most distant of them.
 
     Parameters
@@ -168,33 +187,6 @@ class MinSum(Attack):
     Federated Learning", NDSS 2021.
     """
 
-    perturbation: Literal["std", "unit", "sign"] = "std"
-    knowledge: ClassVar[Knowledge] = Knowledge.OMNISCIENT
-
-    def __post_init__(self) -> None:
-        _check_perturbation(self.perturbation)
-
-    def craft(self, view: AttackView, rng: np.random.Generator) -> Float32:
-        """The same shifted mean for every malicious client."""
-        U = view.reference
-        mean, p = _shift(U, self.perturbation)
-        square = float(p @ p)
-        if square == 0.0:
-            return repeated(mean, len(view.own))
+    def _gamma(self, U: Float32, mean: Float32, p: Float32) -> float:
         room = squared_distances(U).sum(axis=1).max() - float(np.square(mean - U, dtype=np.float64).sum())
-        return repeated(mean + np.float32(math.sqrt(max(room, 0.0) / (len(U) * square))) * p, len(view.own))
-
-
-def _check_perturbation(value: str) -> None:
-    if value not in _PERTURBATIONS:
-        raise InvalidValueError(
-            f"expected perturbation to be one of {', '.join(_PERTURBATIONS)}, got perturbation={value!r}"
-        )
-
-
-def _shift(U: Float32, perturbation: str) -> tuple[Float32, Float32]:
-    """Mean of the rows, and the direction to shift it in."""
-    mean = U.mean(axis=0)
-    if perturbation == "std":
-        return mean, -U.std(axis=0)
-    return mean, -unit(mean) if perturbation == "unit" else -np.sign(mean)
+        return math.sqrt(max(room, 0.0) / (len(U) * float(p @ p)))

@@ -19,7 +19,15 @@ from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
 from matl.trust.balance import TOLERANCE, balanced
-from matl.trust.calibration import Expectation, Shadows, circumstances, tail_probability
+from matl.trust.calibration import (
+    CONCENTRATIONS,
+    LEAST_SPREAD,
+    SIZES,
+    Expectation,
+    Shadows,
+    circumstances,
+    tail_probability,
+)
 from matl.trust.collusion import closeness, collusion, collusion_bar
 from matl.trust.consistency import MEMORY, turn, turn_evidence
 from matl.trust.levels import (
@@ -57,7 +65,10 @@ _TINY = 1e-12
 _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
 _UNKNOWN_SIZE = 80.0  # samples a client is taken to hold whose weight does not say: the middle of what shadows hold
-_FIXED = [_SKETCH_WIDTH, _SUSPECT, _GOOD, _MIX_MEMORY, _UNKNOWN_SIZE, WINDOW, MEMORY, PAIR_OFFSET, TOLERANCE, *MEMORIES]
+_FIXED = [
+    *(_SKETCH_WIDTH, _SUSPECT, _GOOD, _MIX_MEMORY, _UNKNOWN_SIZE, WINDOW, MEMORY, PAIR_OFFSET, TOLERANCE),
+    *(*MEMORIES, *CONCENTRATIONS, *SIZES, LEAST_SPREAD),
+]
 """Constants that are nobody's to set, but that a judgement depends on."""
 
 

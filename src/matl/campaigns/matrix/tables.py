@@ -173,6 +173,8 @@ def _margins(results: Results, alpha: float) -> Iterator[Grid]:
     """How far each judge is ahead of each other rule, row by row; one family of comparisons for each judge."""
     for judge in results.judges:
         others = [rule for rule in results.matrix.rule_names if rule != judge]
+        if not others:
+            continue
         pairs = {
             (row, rule): results.differences(alpha, (row, judge), (row, rule))
             for row in results.matrix.rows
