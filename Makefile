@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(VENV)/.run ## Train among lying clients under five rules side by side, and write a report under runs/
+run: $(VENV)/.run ## Train among lying clients under six rules side by side, and write a report under runs/
 	@$(BIN)/matl compare $(ARGS)
 
 test: $(VENV)/.dev ## Run every test and doctest; fails below 95 % coverage. Without torch it names the tests that wait for it

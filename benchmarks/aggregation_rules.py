@@ -55,6 +55,7 @@ RULES: dict[str, Any] = {
     "FLAME": "flame",
     "FoolsGold": "foolsgold",
     "FLTrust": "fltrust",
+    "RawPoGQ": "raw_pogq",
     "NNM | Mean": behind("nnm", "mean"),
     "NNM | Median": behind("nnm", "median"),
     "NNM | TrimmedMean": behind("nnm", "trimmed_mean"),
@@ -92,7 +93,7 @@ def main() -> None:
         f"Mean accuracy over seeds {', '.join(map(str, SEEDS))}; digits, {CLIENTS} clients, alpha 0.5, 30 rounds; "
         f"{round(CLIENTS * MALICIOUS)} clients attack, and rules are told so, but for Bulyan and ten buckets, which "
         "bear 4. CenteredClipping and StaticClipping have a radius in the range of honest updates (1 and 2), FLTrust "
-        "the judge's root data."
+        "and RawPoGQ the judge's root data."
     )
     out = Path(__file__).parent / "results" / "aggregation_rules"
     print(write(out, table(rows), remarks, rows, time.perf_counter() - started))

@@ -20,6 +20,7 @@ RULES: dict[str, dict[str, Any]] = {
     "FedAvg": {"mode": "plain"},
     "Krum": {"aggregator": "krum"},
     "FLTrust": {"aggregator": "fltrust"},
+    "Raw PoGQ": {"aggregator": "raw_pogq"},
     "Mode 0": {"mode": "mode0"},
     "Mode 1": {"mode": "mode1"},
 }

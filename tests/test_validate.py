@@ -10,6 +10,7 @@ from matl.errors import InvalidValueError
 @pytest.mark.parametrize(
     ("check", "good", "bad"),
     [
+        (lambda v: validate.finite(x=v), [-1e300, 0, 3], [np.nan, np.inf, -np.inf]),
         (lambda v: validate.positive(x=v), [1e-300, 3], [0, -1, np.nan, np.inf, -np.inf]),
         (lambda v: validate.non_negative(x=v), [0, 3.0], [-1e-300, np.nan, np.inf]),
         (lambda v: validate.at_least(2, x=v), [2, 5], [1.999, np.nan, np.inf]),
@@ -32,7 +33,7 @@ from matl.errors import InvalidValueError
             [[0.0, 0.0], [-1.0, 2.0], [1.0], [np.nan, 1.0], [np.inf, 1.0]],
         ),
     ],
-    ids=["positive", "non_negative", "at_least", "whole", "fraction", "vector", "sized", "matrix", "weights"],
+    ids=["finite", "positive", "non_negative", "at_least", "whole", "fraction", "vector", "sized", "matrix", "weights"],
 )
 def test_checks(check, good, bad):
     for value in good:

@@ -20,12 +20,28 @@ from numpy.typing import NDArray
 
 from matl.errors import InvalidValueError
 
-__all__ = ["at_least", "finite_matrix", "fraction", "non_negative", "positive", "sample_weights", "vector", "whole"]
+__all__ = [
+    "at_least",
+    "finite",
+    "finite_matrix",
+    "fraction",
+    "non_negative",
+    "positive",
+    "sample_weights",
+    "vector",
+    "whole",
+]
 
 
 def _finite(name: str, value: float) -> None:
     if not math.isfinite(value):
         raise InvalidValueError(f"expected {name} to be finite, got {name}={value}")
+
+
+def finite(**values: float) -> None:
+    """Each value is neither NaN nor infinite."""
+    for name, value in values.items():
+        _finite(name, value)
 
 
 def positive(**values: float) -> None:

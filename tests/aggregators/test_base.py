@@ -28,6 +28,7 @@ from matl.aggregators import (
     MinimumDiameterAveraging,
     MoNNA,
     MultiKrum,
+    RawPoGQ,
     Result,
     SignGuard,
     StaticClipping,
@@ -51,7 +52,7 @@ LINEAR = [
     SMEA(),
 ]
 RANKED = [Median(), TrimmedMean(), Meamed(), Bulyan()]
-FROM_ZERO = [ClippedMean(), CenteredClipping(), SignGuard(), QUIET, FoolsGold(), FLTrust()]
+FROM_ZERO = [ClippedMean(), CenteredClipping(), SignGuard(), QUIET, FoolsGold(), FLTrust(), RawPoGQ()]
 CHAINS = [NNM(), NNM() | Krum(), NNM() | EXACT, ARC(), StaticClipping(), Bucketing() | Median()]
 RULES = [*LINEAR, *RANKED, *FROM_ZERO, *CHAINS, EXACT, DnC()]
 
@@ -65,18 +66,23 @@ TRANSLATE = [
     rule for rule in RULES if rule not in (*TIED, ARC(), StaticClipping(), *FROM_ZERO)
 ]  # these measure from zero
 SCALE = [rule for rule in RULES if rule not in (FLTrust(), CenteredClipping(), StaticClipping())]  # these have a length
-# Equal updates are what FoolsGold is there to distrust.
-IDENTICAL = [rule for rule in SCALE if rule != FoolsGold()]
+# Equal updates are what FoolsGold is there to distrust, and RawPoGQ may leave out all of them.
+IDENTICAL = [rule for rule in SCALE if rule not in (FoolsGold(), RawPoGQ())]
 
 
 def names(rule):
     return repr(rule).replace("aggregators.", "")
 
 
+def root(rule, X):
+    """What a rule needs of root data on which the loss falls along (1, ..., 1)."""
+    known = {"root_update": np.ones(X.shape[1], np.float32), "root_gain": X.sum(axis=1)}
+    return {name: known[name] for name in rule.needs & known.keys()}
+
+
 def run(rule, X, f=None, **context):
     f = min(1, rule.max_f(len(X))) if f is None else f
-    root = np.ones(X.shape[1], np.float32) if "root_update" in rule.needs else None
-    return rule(X, f=f, root_update=root, **context)
+    return rule(X, f=f, **root(rule, X), **context)
 
 
 # Matrices of at least five rows without ties: with exact ties Krum and NNM choose by index, and order matters.
@@ -126,8 +132,7 @@ def test_identical_rows_are_their_own_aggregate(rule, row, n):
 @pytest.mark.parametrize("rule", RULES, ids=names)
 def test_one_client_is_its_own_aggregate(rule):
     X = np.array([[0.3, 0.4]], np.float32)
-    root = X[0] if "root_update" in rule.needs else None
-    np.testing.assert_allclose(rule(X, root_update=root), X[0], rtol=1e-6)
+    np.testing.assert_allclose(rule(X, root_update=X[0], root_gain=[1.0]), X[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names)
@@ -150,8 +155,7 @@ def test_storage_does_not_change_a_bit(rule, d, tmp_path):
         np.asfortranarray(X),
         np.repeat(X, 2, axis=1)[:, ::2],
     ):
-        root = np.ones(d, np.float32) if "root_update" in rule.needs else None
-        assert rule(stored, f=1, root_update=root).tobytes() == expected
+        assert rule(stored, f=1, **root(rule, X)).tobytes() == expected
     assert X.tobytes() == on_disk.tobytes()
 
 
@@ -175,7 +179,7 @@ def test_storage_does_not_change_a_bit(rule, d, tmp_path):
 )
 def test_matrices_that_are_none(rule, X, message):
     with pytest.raises(InvalidValueError, match=message):
-        rule(X, root_update=np.ones(3))
+        rule(X, root_update=np.ones(3), root_gain=np.ones(3))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names)
@@ -191,6 +195,7 @@ def test_weights_that_are_none(rule, weights):
         (Mean(), 5, 4, "any f < n"),
         (ClippedMean(), 5, 4, "any f < n"),
         (FLTrust(), 5, 4, "any f < n"),
+        (RawPoGQ(), 5, 4, "any f < n"),
         (Median(), 5, 2, "2f < n"),
         (Median(), 6, 2, "2f < n"),
         (TrimmedMean(), 5, 2, "2f < n"),
@@ -230,11 +235,7 @@ def test_a_rules_own_f_comes_before_the_rounds():
 def test_unit_weights_explain_the_result(rule):
     X = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
     weights = np.arange(1.0, 9.0)
-    context = Context(
-        weights=weights,
-        f=min(2, rule.max_f(8)),
-        root_update=np.ones(5, np.float32) if "root_update" in rule.needs else None,
-    )
+    context = Context(weights=weights, f=min(2, rule.max_f(8)), **root(rule, X))
     state = rule.init(ParamLayout.of([X[0]]))
     assert rule.keeps_state == bool(state)
     result, after = rule.aggregate(X, context, state)
@@ -362,8 +363,8 @@ def test_f_rows_cannot_lengthen_what_is_clipped(case):
     X, honest, _ = case
     longest = np.linalg.norm(honest.astype(float), axis=1).max()
     assert np.linalg.norm(ClippedMean()(X).astype(float)) <= longest * (1 + 1e-5)
-    root = honest.mean(axis=0)
-    assert np.linalg.norm(FLTrust()(X, root_update=root).astype(float)) <= np.linalg.norm(root) * (1 + 1e-5)
+    own = honest.mean(axis=0)
+    assert np.linalg.norm(FLTrust()(X, root_update=own).astype(float)) <= np.linalg.norm(own) * (1 + 1e-5)
 
 
 @pytest.mark.parametrize("f", [-1, 1.5, 2.0, True, "2"], ids=repr)

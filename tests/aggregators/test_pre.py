@@ -18,6 +18,7 @@ from matl.aggregators import (
     Median,
     MoNNA,
     MultiKrum,
+    RawPoGQ,
     StaticClipping,
     TrimmedMean,
 )
@@ -130,8 +131,11 @@ def test_unit_weights_are_those_of_the_rows_before_mixing():
 
 def test_rules_that_cannot_follow_are_refused():
     for pre in (NNM, ARC, StaticClipping, Bucketing):
-        with pytest.raises(InvalidValueError, match=f"no root data after {pre.__name__}, got FLTrust"):
-            pre(rule=FLTrust())
+        for rule in (FLTrust(), RawPoGQ()):
+            with pytest.raises(
+                InvalidValueError, match=f"no root data after {pre.__name__}, got {type(rule).__name__}"
+            ):
+                pre(rule=rule)
     with pytest.raises(InvalidValueError, match="no row of its own after Bucketing, got MoNNA"):
         Bucketing() | NNM() | MoNNA(index=0)
     with pytest.raises(InvalidValueError, match="radius"):

@@ -185,6 +185,7 @@ def test_rules_are_modes_aggregators_and_the_ceiling():
         "fedavg": ("plain", "fedavg"),
         "krum": ("plain", "krum"),
         "fltrust": ("plain", "fltrust"),
+        "raw_pogq": ("plain", "raw_pogq"),
         "mode0": ("mode0", None),
         "mode1": ("mode1", None),
         CEILING: ("plain", "mean"),

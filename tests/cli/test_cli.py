@@ -170,7 +170,7 @@ def test_report_is_written_again(run, finished):
     [
         ("datasets", {"digits", "mnist", "synthetic"}),
         ("attacks", {"alie", "gaussian_noise", "label_flip", "malformed", "scaling", "sign_flip", "sleeper"}),
-        ("aggregators", {"mean", "krum", "fltrust", "median", "trimmed_mean"}),
+        ("aggregators", {"mean", "krum", "fltrust", "raw_pogq", "median", "trimmed_mean"}),
         ("modes", {"plain", "mode0", "mode1"}),
         ("tasks", {"mlp", "softmax"}),
         ("partitions", {"iid", "dirichlet"}),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from matl.aggregators import FLTrust, Mean
+from matl.aggregators import FLTrust, Mean, RawPoGQ
 from matl.errors import InvalidValueError, StateError
 from matl.matrix import UpdateMatrix
 from matl.modes.mode0 import Mode0, _candidates
@@ -278,5 +278,6 @@ def test_a_foreign_state_or_bound_is_refused():
         Mode0().judge(cohort(updates(0), 0), Mode0().init(ParamLayout.of([np.zeros(4, np.float32)])))
     with pytest.raises(InvalidValueError, match="bound"):
         Mode0(bound=1.5)
-    with pytest.raises(InvalidValueError, match="no root data"):
-        Mode0(aggregator=FLTrust())
+    for rule in (FLTrust(), RawPoGQ()):
+        with pytest.raises(InvalidValueError, match=f"no root data, {type(rule).__name__} needs some"):
+            Mode0(aggregator=rule)

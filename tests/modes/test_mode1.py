@@ -66,6 +66,13 @@ def quarantined(judgement):
     return {int(v.unit[-3:]) for v in judgement.verdicts if v.status is Status.QUARANTINED}
 
 
+def assert_caught(judgement):
+    """All that attack are, and at most one other."""
+    found = quarantined(judgement)
+    assert found >= set(range(BAD))
+    assert len(found) <= BAD + 1
+
+
 def honest(updates, t):
     pass
 
@@ -94,10 +101,9 @@ def sleeper(updates, t):
         updates[:BAD] *= -1
 
 
-def test_honest_clients_are_not_quarantined():
-    for seed in (0, 1):
-        judgements, _, _ = play(honest, seed=seed)
-        assert not any(quarantined(judgement) for judgement in judgements)
+def test_hardly_an_honest_client_is_ever_quarantined():
+    ever = [set().union(*map(quarantined, play(honest, seed=seed)[0])) for seed in (0, 1, 2)]
+    assert sum(map(len, ever)) <= 1  # of 60, whose validators own ten samples of each class
 
 
 def test_a_cohort_of_simulated_honest_clients_is_not_quarantined():
@@ -123,7 +129,7 @@ def test_a_cohort_of_simulated_honest_clients_is_not_quarantined():
 )
 def test_attackers_are_quarantined_with_a_reason(attack, channel, words):
     judgements, _, _ = play(attack)
-    assert quarantined(judgements[-1]) == set(range(BAD))
+    assert_caught(judgements[-1])
     accused = judgements[-1].verdicts[:BAD]
     assert all(v.weight == 0 and v.reason for v in accused)
     loudest = [
@@ -181,9 +187,9 @@ def test_the_model_learns_as_if_the_attackers_were_not_there():
 
 def test_sleepers_are_believed_until_they_turn():
     judgements, _, _ = play(sleeper)
-    assert not any(quarantined(judgement) for judgement in judgements[:6])
+    assert not any(quarantined(judgement) & set(range(BAD)) for judgement in judgements[:6])
     assert len(quarantined(judgements[6]) & set(range(BAD))) >= BAD - 1
-    assert quarantined(judgements[7]) == set(range(BAD))
+    assert_caught(judgements[7])
 
 
 def test_quarantine_ends_with_good_conduct():
@@ -299,13 +305,15 @@ def test_the_aggregate_is_the_clipped_weighted_mean_of_the_kept():
     params = TASK.init(np.random.default_rng(0))
     updates = train(clients, params, 0)
     updates[0] *= 50
+    updates[1] *= 2.5
     weights = np.arange(1.0, CLIENTS + 1)
     cohort = Cohort.of(updates, params=params, weights=weights, seed=4)
     judgement, _ = mode.judge(cohort, mode.init(TASK.layout))
     trust = np.array([v.weight for v in judgement.verdicts])
     assert trust[0] == 0.0
     norms = np.linalg.norm(updates.astype(np.float64), axis=1)
-    limit = np.median(norms[trust > 0])
+    limit = 1.5 * np.median(norms[trust > 0])
+    assert trust[1] == 1.0 < norms[1] / limit
     share = trust * weights / (trust * weights).sum() * np.minimum(1, limit / norms)
     np.testing.assert_allclose(judgement.aggregate, share @ updates, atol=1e-6)
     for verdict, norm in zip(judgement.verdicts[1:], norms[1:], strict=True):
@@ -352,7 +360,7 @@ def test_a_foreign_state_and_impossible_constants_are_refused():
     round_ = cohort_of(train(clients, params, 0), params, 0)
     fewer = replace(mode, shadows=mode.shadows - 20).init(ParamLayout.of([params]))
     for foreign in ({"version": 99}, mode.init(ParamLayout.of([params[1:]])), fewer):
-        with pytest.raises(StateError, match="expected a state of Mode1 version 3 for"):
+        with pytest.raises(StateError, match="expected a state of Mode1 version 4 for"):
             mode.judge(round_, foreign)
     with pytest.raises(InvalidValueError, match="shadows"):
         Mode1(mode.oracle, shadows=5)

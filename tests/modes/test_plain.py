@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from matl.aggregators import FLTrust, Krum, Mean, Median, TrimmedMean
+from matl.aggregators import FLTrust, Krum, Mean, Median, RawPoGQ, TrimmedMean
 from matl.errors import BoundError, InvalidValueError
 from matl.modes import Plain
 from matl.params import ParamLayout
@@ -25,6 +25,11 @@ class Root:
     def root_update(self, params, seed):
         self.asked.append(seed)
         return np.ones(params.size, np.float32)
+
+    def loss(self, params):
+        """Squared distance from (1, ..., 1)."""
+        self.asked.append(params)
+        return float(((params - 1) ** 2).sum())
 
 
 def judge(mode, cohort):
@@ -65,9 +70,39 @@ def test_root_update_is_that_of_a_client_with_the_whole_root():
     assert len(root.asked) == 1  # nobody else pays for it
 
 
-def test_a_rule_that_needs_root_data_is_refused_without():
-    with pytest.raises(InvalidValueError, match="FLTrust needs an oracle with root data, got oracle=None"):
-        Plain(FLTrust())
+def test_root_gain_is_what_each_update_alone_takes_from_the_loss_at_the_rounds_parameters():
+    """From 0.5 to 1, a step of 0.25 comes nearer, one the other way does not, and one of 1.5 goes too far."""
+    rows, root = np.array([[0.25], [-0.25], [1.5]], np.float32) * np.ones(5, np.float32), Root()
+    cohort = Cohort.of(rows, params=np.full(5, 0.5, np.float32))
+    judgement = judge(Plain(RawPoGQ(), oracle=root), cohort)
+    np.testing.assert_allclose(judgement.aggregate, rows[0])
+    assert [v.weight for v in judgement.verdicts] == [1, 0, 0]
+    assert len(root.asked) == 1 + len(rows)
+    # The first update takes exactly 5 (0.5^2 - 0.25^2) = 0.9375 from the loss, which a threshold has to exceed.
+    assert judge(Plain(RawPoGQ(0.9374), oracle=root), cohort).diagnostics["kept"] == 1
+    assert judge(Plain(RawPoGQ(0.9375), oracle=root), cohort).diagnostics["kept"] == 0
+    asked = len(root.asked)
+    judge(Plain(Median(), oracle=root), cohort)
+    assert len(root.asked) == asked  # nobody else pays for it
+
+
+def test_an_update_that_breaks_the_loss_is_left_out():
+    class Breaking(Root):
+        def loss(self, params):
+            return float((0 * np.exp(params) - params).mean())  # no number beyond exp(88)
+
+    judgement = judge(Plain(RawPoGQ(), oracle=Breaking()), Cohort.of([[1.0, 1.0], [1e6, 1e6]]))
+    assert judgement.aggregate.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("rule", [FLTrust(), RawPoGQ()])
+def test_a_rule_that_needs_root_data_is_refused_without(rule):
+    name = type(rule).__name__
+    with pytest.raises(InvalidValueError, match=f"{name} needs an oracle with root data, got oracle=None"):
+        Plain(rule)
+
+
+def test_a_bound_beyond_one_is_refused():
     with pytest.raises(InvalidValueError, match=r"0 <= bound <= 1, got bound=1.5"):
         Plain(bound=1.5)
 

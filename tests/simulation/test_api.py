@@ -235,6 +235,7 @@ def test_baselines_are_told_the_true_number_and_one_where_nobody_attacks():
     assert mode(aggregator="krum", attack="none").bound == 0.1
     assert mode(aggregator="krum", mode={"name": "plain", "bound": 0.2}).bound == 0.2
     assert mode(aggregator="fltrust").oracle is not None
+    assert mode(aggregator="raw_pogq").oracle is not None
     assert mode(aggregator="median").oracle is None
     assert mode(mode={"name": "mode0", "bound": 0.35}).bound == 0.35
 

@@ -8,7 +8,7 @@ Examples
 array([2.5], dtype=float32)
 """
 
-from matl.aggregators.base import AGGREGATORS, Aggregator, Context, Result, Rows, Rule
+from matl.aggregators.base import AGGREGATORS, ROOT_DATA, Aggregator, Context, Result, Rows, Rule
 from matl.aggregators.bucketing import Bucketing
 from matl.aggregators.bulyan import Bulyan
 from matl.aggregators.caf import CAF
@@ -26,6 +26,7 @@ from matl.aggregators.mean import ClippedMean, Mean
 from matl.aggregators.monna import MoNNA
 from matl.aggregators.nnm import NNM
 from matl.aggregators.pre import PreAggregator
+from matl.aggregators.raw_pogq import RawPoGQ
 from matl.aggregators.signguard import SignGuard
 from matl.aggregators.smea import SMEA
 
@@ -35,6 +36,7 @@ __all__ = [
     "CAF",
     "FLAME",
     "NNM",
+    "ROOT_DATA",
     "SMEA",
     "Aggregator",
     "Bucketing",
@@ -54,6 +56,7 @@ __all__ = [
     "MoNNA",
     "MultiKrum",
     "PreAggregator",
+    "RawPoGQ",
     "Result",
     "Rows",
     "Rule",

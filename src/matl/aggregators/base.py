@@ -18,9 +18,12 @@ from matl.params import Float32, ParamLayout
 from matl.registry import Registry
 from matl.state import State
 
-__all__ = ["AGGREGATORS", "Aggregator", "Context", "Matrix", "Result", "Rows", "Rule"]
+__all__ = ["AGGREGATORS", "ROOT_DATA", "Aggregator", "Context", "Matrix", "Result", "Rows", "Rule"]
 
 Matrix: TypeAlias = UpdateMatrix | NDArray[Any]
+
+ROOT_DATA = frozenset({"root_update", "root_gain"})
+"""Fields of `Context` that only clean root data can fill."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class Context:
         Number of Byzantine clients to tolerate, for rules that were not given their own.
     root_update : float32 array of shape (d,), optional
         The update that honest training on the validator's root data gives.
+    root_gain : float64 array of shape (n,), optional
+        By how much each update alone lowers the mean loss on the validator's root data.
     self_index : int, optional
         Row of the participant that aggregates (gossip).
     clients : tuple of str, optional
@@ -46,6 +51,7 @@ class Context:
     weights: NDArray[np.float64] | None = None
     f: int = 0
     root_update: Float32 | None = None
+    root_gain: NDArray[np.float64] | None = None
     self_index: int | None = None
     clients: tuple[str, ...] | None = None
     seed: int = 0
@@ -273,6 +279,7 @@ def checked_rows(X: UpdateMatrix) -> Rows:
 
 
 _NEEDS = {
+    "root_gain": "root_gain, by how much each update alone lowers the loss on clean root data",
     "root_update": "root_update, the update of honest training on clean root data",
     "self_index": "self_index, the row of the participant that aggregates",
 }

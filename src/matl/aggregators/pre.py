@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self
 
 from matl.aggregators._inputs import matrix_of
 from matl.aggregators._rows import Float64
-from matl.aggregators.base import Context, Result, Rows, Rule, checked_rows
+from matl.aggregators.base import ROOT_DATA, Context, Result, Rows, Rule, checked_rows
 from matl.errors import BoundError, InvalidValueError
 from matl.params import ParamLayout
 from matl.state import State
@@ -37,7 +37,7 @@ class PreAggregator(Rule, ABC):
         Rule.__post_init__(self)
         if not isinstance(self.rule, Rule):
             raise InvalidValueError(f"expected rule to be a rule such as Median(), got rule={self.rule!r}")
-        if "root_update" in self.rule.needs:
+        if ROOT_DATA & self.rule.needs:
             raise InvalidValueError(
                 f"expected a rule that needs no root data after {type(self).__name__}, got {type(self.rule).__name__}; "
                 "use it alone, or choose median, trimmed_mean or krum"

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 CEILING = "honest_only"
-DEFAULT_RULES = ("fedavg", "krum", "fltrust", "mode0", "mode1", CEILING)
+DEFAULT_RULES = ("fedavg", "krum", "fltrust", "raw_pogq", "mode0", "mode1", CEILING)
 
 _COLUMNS = (
     *("accuracy", "tpr", "fpr", "zero_weight_tpr", "zero_weight_fpr", "bound", "outside_bound"),

@@ -101,7 +101,7 @@ class RootOracle:
         """See `matl.trust.oracle.Oracle`."""
         task = [type(self.task).__name__, self.task.layout.digest]
         data = [values_hash(self.root.X), values_hash(self.root.y)]
-        return digest(["root-oracle", 2, task, data, self.recipe.as_dict(), _SHIFT, self.seed])
+        return digest(["root-oracle", 3, task, data, self.recipe.as_dict(), _SHIFT, self.seed])
 
     def atoms(self, params: Float32, fold: int) -> Atoms:
         """See `matl.trust.oracle.Oracle`. Cost: K^2 passes over one class of one fold."""
@@ -144,7 +144,10 @@ class RootOracle:
         """What a simulated client holds: samples that stay the same, so that it fits them as a real client does."""
         rng = np.random.default_rng([self.seed, 1 + fold, index])
         labels = rng.choice(self.num_classes, size=size, p=mix)
-        members = np.array([rng.choice(self._folds[fold][label]) for label in labels])
+        own = self._folds[fold]
+        counts = np.array([len(indices) for indices in own])
+        starts = np.cumsum(counts) - counts
+        members = np.concatenate(own)[starts[labels] + rng.integers(counts[labels])]
         X = self._variants[members, rng.integers(self._variants.shape[1], size=size)]
         return Dataset(self.root.name, X, labels.astype(np.int64), self.num_classes, self.root.shape)
 

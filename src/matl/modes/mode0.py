@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
-from matl.aggregators import NNM, Aggregator, Context
+from matl.aggregators import NNM, ROOT_DATA, Aggregator, Context
 from matl.errors import InvalidValueError, StateError
 from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
@@ -96,7 +96,7 @@ class Mode0:
 
     def __post_init__(self) -> None:
         validate.fraction(bound=self.bound)
-        if "root_update" in self.aggregator.needs:
+        if ROOT_DATA & self.aggregator.needs:
             raise InvalidValueError(
                 f"Mode0 has no root data, {type(self.aggregator).__name__} needs some; choose another rule or Mode1"
             )

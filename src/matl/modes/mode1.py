@@ -18,7 +18,7 @@ from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
-from matl.trust.balance import TOLERANCE, balanced
+from matl.trust.balance import TOLERATED, balanced
 from matl.trust.calibration import (
     CONCENTRATIONS,
     LEAST_SPREAD,
@@ -28,7 +28,7 @@ from matl.trust.calibration import (
     circumstances,
     tail_probability,
 )
-from matl.trust.collusion import closeness, collusion, collusion_bar
+from matl.trust.collusion import ORIGINAL, closeness, collusion, collusion_bar, likeness, originals
 from matl.trust.consistency import MEMORY, turn, turn_evidence
 from matl.trust.levels import (
     FIGURES,
@@ -55,10 +55,11 @@ from matl.trust.sketch import Sketch
 
 __all__ = ["Mode1"]
 
-_VERSION = 3
+_VERSION = 4
 _SKETCH_WIDTH = 512
 _FOLDS = 2
 _SUSPECT = 0.75  # evidence, in units of the bar, from which an update counts half
+_LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 _GOOD = 0.05  # part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level
 _UPPER = 0.95
 _TINY = 1e-12
@@ -66,7 +67,19 @@ _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
 _UNKNOWN_SIZE = 80.0  # samples a client is taken to hold whose weight does not say: the middle of what shadows hold
 _FIXED = [
-    *(_SKETCH_WIDTH, _SUSPECT, _GOOD, _MIX_MEMORY, _UNKNOWN_SIZE, WINDOW, MEMORY, PAIR_OFFSET, TOLERANCE),
+    *(
+        _SKETCH_WIDTH,
+        _SUSPECT,
+        _LONGEST,
+        _GOOD,
+        _MIX_MEMORY,
+        _UNKNOWN_SIZE,
+        WINDOW,
+        MEMORY,
+        PAIR_OFFSET,
+        TOLERATED,
+        ORIGINAL,
+    ),
     *(*MEMORIES, *CONCENTRATIONS, *SIZES, LEAST_SPREAD),
 ]
 """Constants that are nobody's to set, but that a judgement depends on."""
@@ -89,6 +102,20 @@ class _Measured:
     usual: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """How close each of n clients is to others beyond what classes explain; and the bar, from how close shadows are.
+
+    ``evidence`` is the mean cosine to the nearest neighbours in units of the bar, NaN where there is no opinion, and
+    ``alike`` (n, n) says which clients are past the bar with each other.
+    """
+
+    mean: NDArray[np.float64]
+    bar: float
+    evidence: NDArray[np.float64]
+    alike: NDArray[np.bool_]
+
+
 @dataclass(frozen=True)
 class _Findings:
     """Evidence about n clients; each array has one entry or row per client, NaN where a channel has no opinion."""
@@ -98,14 +125,9 @@ class _Findings:
     turned: NDArray[np.float64]
     turn: NDArray[np.float64]
     usual_turn: float
-    agreement: NDArray[np.float64]
-    collusion_bar: float
+    agreement: _Agreement
+    collusion: NDArray[np.float64]
     pogq: NDArray[np.float64]
-
-    @property
-    def collusion(self) -> NDArray[np.float64]:
-        """Agreement in units of its bar."""
-        return closeness(self.agreement, self.collusion_bar)
 
     @property
     def channels(self) -> dict[str, NDArray[np.float64]]:
@@ -148,7 +170,7 @@ class Mode1:
     (*joint*, `matl.trust.levels`). The strongest evidence pays into a bank of suspicion (`matl.trust.sequential`),
     which only good conduct wears off, and a unit is quarantined while its balance is above zero; from three quarters
     of a bar on it is suspected and counts half. The aggregate is the weighted mean of all that are not in quarantine,
-    each clipped to their median norm.
+    each clipped to one and a half times their median norm.
 
     A verdict's evidence also holds ``pogq``, the proof of gradient quality: the probability that a simulated honest
     client shows at least this much evidence, in [0, 1].
@@ -264,11 +286,10 @@ class Mode1:
         )
         measured = _Measured(own_figures, expected.usual(own))
         findings = self._findings(measured, clients, shadows, book, rows, levels, state["shadow_past"], fold)
+        book.agreement[rows] = np.nan_to_num(findings.agreement.evidence)
         book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, findings.good)
         book = _with_reasons(book, rows, self._reasons(findings, clients, atoms))
-        judgement = self._judgement(
-            cohort, clients.attribution, shadows.attribution.mix.mean(axis=0), findings, book, rows
-        )
+        judgement = self._judgement(cohort, clients, shadows, atoms, findings, book, rows)
 
         # A quarantined client's past stays as it was: it is released for going back to it, not for having moved on.
         learning = (book.suspicion[rows] == 0) & (clients.attribution.norms > 0)
@@ -313,21 +334,28 @@ class Mode1:
         # A client that says nothing has not turned.
         has_past = (book.seen[rows, fold] >= 2) & (clients.attribution.norms > 0)
         turns = np.where(has_past, turn_evidence(turned, shadow_turned, self.turn_bar), _NO_OPINION)
-        agreement, bar = self._agreement(clients, shadows)
+        agreement = self._agreement(clients, shadows)
+        # A client may be copied against its will. To agree with others time and again is its own doing, unless it went
+        # on as before and they came to it.
+        colluding = np.minimum(agreement.evidence, book.agreement[rows])
+        colluding[originals(agreement.alike, turned)] = 0.0
         shadow_turns = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         own = np.fmax(levels.joint, turns)
         pogq = np.empty(len(rows))
         for i in range(len(rows)):
             usual = np.maximum(levels.shadows[i], shadow_turns) if has_past[i] else levels.shadows[i]
             pogq[i] = tail_probability(own[i : i + 1], usual)[0]
-        return _Findings(measured, levels, turned, turns, float(np.median(shadow_turned)), agreement, bar, pogq)
+        return _Findings(measured, levels, turned, turns, float(np.median(shadow_turned)), agreement, colluding, pogq)
 
-    def _agreement(self, clients: _View, shadows: _View) -> tuple[NDArray[np.float64], float]:
-        """How close each client is to others beyond what classes explain, and the bar, from how close shadows are."""
-        agreement, usual = collusion(clients.residuals), collusion(shadows.residuals)
-        if agreement is None or usual is None:
-            return np.full(len(clients.residuals), _NO_OPINION), self.collusion_bar
-        return agreement, collusion_bar(self.collusion_bar, float(np.quantile(usual, _UPPER)))
+    def _agreement(self, clients: _View, shadows: _View) -> _Agreement:
+        n = len(clients.residuals)
+        cosines, usual = likeness(clients.residuals), likeness(shadows.residuals)
+        if cosines is None or usual is None:
+            unknown = np.full(n, _NO_OPINION)
+            return _Agreement(unknown, self.collusion_bar, unknown, np.zeros((n, n), bool))
+        bar = collusion_bar(self.collusion_bar, float(np.quantile(collusion(usual), _UPPER)))
+        mean = collusion(cosines)
+        return _Agreement(mean, bar, closeness(mean, bar), cosines > bar)
 
     def _reasons(self, findings: _Findings, clients: _View, atoms: Atoms) -> list[str]:
         """For each client what its loudest channel saw; empty where nothing is near its bar.
@@ -362,36 +390,40 @@ class Mode1:
             case "turn":
                 return turn_reason(float(findings.turned[i]), findings.usual_turn)
             case _:
-                return collusion_reason(float(findings.agreement[i]), findings.collusion_bar)
+                return collusion_reason(float(findings.agreement.mean[i]), findings.agreement.bar)
 
     def _judgement(
         self,
         cohort: Cohort,
-        seen: Attribution,
-        usual_mix: NDArray[np.float64],
+        clients: _View,
+        shadows: _View,
+        atoms: Atoms,
         findings: _Findings,
         book: Book,
         rows: NDArray[np.intp],
     ) -> Judgement:
-        lengths = seen.norms
+        lengths = clients.attribution.norms
         quarantined = book.suspicion[rows] > 0
         suspected = ~quarantined & (findings.strongest > _SUSPECT)
-        trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0))
         kept = ~quarantined
+        like = findings.agreement.alike[:, kept].sum(axis=1)  # who are as one count as one
+        trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0) / (1 + like))
         weights = trust * cohort.weights
-        limit = float(np.median(lengths[kept])) if kept.any() else 0.0
+        limit = _LONGEST * float(np.median(lengths[kept])) if kept.any() else 0.0
         scale = np.minimum(1.0, limit / np.maximum(lengths, np.finfo(np.float32).tiny))
         # With nobody left to believe the model stays where it is.
         share = np.zeros(len(rows))
         if weights.sum() > 0:
-            share = _balanced(weights / weights.sum(), seen.clean * scale[:, None], usual_mix) * scale
+            taught = clients.attribution.clean * scale[:, None]
+            reach = np.linalg.norm(atoms.honest, axis=1)
+            share = _balanced(weights / weights.sum(), taught, shadows.attribution.mix.mean(axis=0), reach) * scale
         verdicts = tuple(
             Verdict(
                 unit,
                 float(trust[i]),
-                _status(bool(quarantined[i]), bool(suspected[i]), bool(scale[i] < 1.0)),
+                _status(bool(quarantined[i]), bool(suspected[i] or like[i]), bool(scale[i] < 1.0)),
                 self._evidence(findings, book, rows, i),
-                self._words(findings, book, rows, i, (float(lengths[i]), limit)),
+                self._words(findings, book, rows, i, int(like[i]), (float(lengths[i]), limit)),
             )
             for i, unit in enumerate(cohort.ids)
         )
@@ -412,7 +444,9 @@ class Mode1:
             "suspicion": float(book.suspicion[rows[i]]),
         }
 
-    def _words(self, findings: _Findings, book: Book, rows: NDArray[np.intp], i: int, norm: tuple[float, float]) -> str:
+    def _words(
+        self, findings: _Findings, book: Book, rows: NDArray[np.intp], i: int, like: int, norm: tuple[float, float]
+    ) -> str:
         """The reason of a verdict; empty where the update counted as it came."""
         strongest, suspicion = findings.strongest[i], book.suspicion[rows[i]]
         last = book.reasons[int(rows[i])]
@@ -422,6 +456,8 @@ class Mode1:
             return f"in quarantine for {self.bank.rounds_left(float(suspicion))} more rounds of good conduct: it {last}"
         if strongest > _SUSPECT:
             return f"at {100 * strongest:.0f} % of the bar: it {last}"
+        if like > 0:
+            return f"counts once together with {like} others that moved as one with it"
         return f"shortened from norm {norm[0]:.3g} to {norm[1]:.3g}" if norm[0] > norm[1] else ""
 
 
@@ -435,14 +471,20 @@ def _view(X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> _View:
 
 
 def _balanced(
-    shares: NDArray[np.float64], taught: NDArray[np.float64], usual_mix: NDArray[np.float64]
+    shares: NDArray[np.float64],
+    taught: NDArray[np.float64],
+    usual_mix: NDArray[np.float64],
+    reach: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Shares (n,) of the clients that are kept, changed where together they teach some class too much."""
+    """Shares (n,) of the clients that are kept, changed where together they teach some class too much.
+
+    ``taught`` (n, K) is amounts of training, ``reach`` (K,) how far each class moves the model per amount.
+    """
     kept = shares > 0
     amount = float(shares @ taught.sum(axis=1))
     if amount > _TINY:
         shares = shares.copy()
-        shares[kept] = balanced(shares[kept], taught[kept] / amount, usual_mix)
+        shares[kept] = balanced(shares[kept], taught[kept] * reach / amount, usual_mix * reach)
     return shares
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matl import validate
-from matl.aggregators import Aggregator, Context, Mean
+from matl.aggregators import ROOT_DATA, Aggregator, Context, Mean
 from matl.errors import InvalidValueError
 from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
@@ -29,7 +30,7 @@ class Plain:
     bound : float
         Fraction of malicious units that rules with an ``f`` are told to tolerate. Published baselines get the true one.
     oracle : Oracle or None
-        Needed by rules that compare with an update trained on root data.
+        Needed by rules that compare with an update trained on root data, or score updates by the loss on it.
 
     Examples
     --------
@@ -50,7 +51,7 @@ class Plain:
 
     def __post_init__(self) -> None:
         validate.fraction(bound=self.bound)
-        if "root_update" in self.aggregator.needs and self.oracle is None:
+        if ROOT_DATA & self.aggregator.needs and self.oracle is None:
             raise InvalidValueError(f"{type(self.aggregator).__name__} needs an oracle with root data, got oracle=None")
 
     @property
@@ -69,6 +70,7 @@ class Plain:
             weights=cohort.weights,
             f=cohort.max_byzantine,
             root_update=self._root_update(cohort),
+            root_gain=self._root_gain(cohort),
             self_index=cohort.self_index,
             clients=tuple(cohort.ids),
             seed=cohort.seed,
@@ -86,3 +88,15 @@ class Plain:
         if "root_update" not in self.aggregator.needs or self.oracle is None:
             return None
         return self.oracle.root_update(cohort.params, cohort.seed)
+
+    def _root_gain(self, cohort: Cohort) -> NDArray[np.float64] | None:
+        """By how much each update alone lowers the loss on the whole root."""
+        if "root_gain" not in self.aggregator.needs or self.oracle is None:
+            return None
+        gains = np.empty(len(cohort.X))
+        # An absurd update may take the loss out of range; its gain then is no number, or minus infinity.
+        with np.errstate(over="ignore", invalid="ignore"):
+            before = self.oracle.loss(cohort.params)
+            for row in range(len(gains)):
+                gains[row] = before - self.oracle.loss(cohort.params + cohort.X.rows(row, row + 1)[0])
+        return gains

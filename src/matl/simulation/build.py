@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from matl.aggregators import AGGREGATORS, Aggregator, Rule
+from matl.aggregators import AGGREGATORS, ROOT_DATA, Aggregator, Rule
 from matl.attacks import ATTACKS, Attack
 from matl.errors import BoundError, InvalidValueError, StateError
 from matl.learning.datasets import Dataset, Source
@@ -203,4 +203,4 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
             f"{config.label} averages m={m} updates, but only {cohort} clients take part in a round; "
             f"use m <= {cohort}, or take part with more clients"
         )
-    return Plain(rule, bound=bound, oracle=oracle if "root_update" in rule.needs else None)
+    return Plain(rule, bound=bound, oracle=oracle if ROOT_DATA & rule.needs else None)

@@ -37,8 +37,9 @@ Float64 = NDArray[np.float64]
 class LevelBars:
     """Where honest behaviour ends, in units of the shadows' spread (0 is their median, 1 their 95 % quantile).
 
-    Chosen on development seeds 0-4 of two data sets, where few honest clients reached 1.4, 1.8, 1.7 and 1.9 in any of
-    30 rounds.
+    Chosen on development seeds 0-4. After 30 rounds without attack none of 350 clients was in quarantine on MNIST, and
+    27 of 500 on digits, where a client holds 27 samples. A stealth backdoor shows in *alien* alone: at a bar of 1.75 it
+    was in the model after two of five runs, at 1.6 after one.
 
     Parameters
     ----------
@@ -48,7 +49,7 @@ class LevelBars:
 
     relabelling: float = 2.0
     pair: float = 2.0
-    alien: float = 2.0
+    alien: float = 1.6
     norm: float = 2.5
 
     def __post_init__(self) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl.params import Float32
-from matl.trust.collusion import closeness, collusion, collusion_bar
+from matl.trust.collusion import closeness, collusion, collusion_bar, likeness
 from matl.trust.table import ClientTable, column
 
 __all__ = [
@@ -204,11 +204,12 @@ def collusion_evidence(histories: Float64, centre: Float32) -> tuple[Float64, Fl
     of a shared update fades from a history like any other noise. No opinion (0) for fewer than 5 clients.
     """
     residuals = histories - np.outer(histories @ centre, centre)
-    cosines = collusion(unit_rows(residuals).astype(np.float32))
+    cosines = likeness(unit_rows(residuals).astype(np.float32))
     if cosines is None:
         return np.zeros(len(histories)), np.zeros(len(histories)), COPY_BAR
-    bar = collusion_bar(COPY_BAR, float(np.median(cosines)))
-    return closeness(cosines, bar), cosines, bar
+    agreement = collusion(cosines)
+    bar = collusion_bar(COPY_BAR, float(np.median(agreement)))
+    return closeness(agreement, bar), agreement, bar
 
 
 def norm_evidence(log_ratios: Float64) -> tuple[Float64, float]:

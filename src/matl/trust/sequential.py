@@ -90,6 +90,8 @@ class Book(ClientTable):
         Faded sum of the client's earlier directions, for rounds on each fold of the root.
     seen : int64 array of shape (N, 2)
         How many directions each of those holds.
+    agreement : float64 array of shape (N,)
+        Collusion evidence of the last round the client came to; 0 before.
     suspicion : float64 array of shape (N,)
         Balance of the `Bank`.
     reasons : tuple of str
@@ -100,6 +102,7 @@ class Book(ClientTable):
     mix: Float32 = column(0.0)
     past: Float32 = column(0.0)
     seen: NDArray[np.int64] = column(0)
+    agreement: NDArray[np.float64] = column(0.0)
     suspicion: NDArray[np.float64] = column(0.0)
     reasons: tuple[str, ...] = column("")
 
@@ -112,6 +115,7 @@ class Book(ClientTable):
             np.empty((0, classes), np.float32),
             np.empty((0, _FOLDS, width), np.float32),
             np.empty((0, _FOLDS), np.int64),
+            np.empty(0),
             np.empty(0),
             (),
         )

@@ -73,7 +73,7 @@ class Matrix:
     attacks: tuple[Spec, ...] = ("sign_flip", "gaussian_noise", "label_flip", "scaling", "alie")
     fractions: tuple[float, ...] = (0.2, 0.4)
     alphas: tuple[float, ...] = (0.5,)
-    rules: tuple[Spec, ...] = ("fedavg", "krum", "trimmed_mean", "nnm", "fltrust", "mode0", "mode1")
+    rules: tuple[Spec, ...] = ("fedavg", "krum", "trimmed_mean", "nnm", "fltrust", "raw_pogq", "mode0", "mode1")
     seeds: tuple[int, ...] = (10, 11, 12)
     also: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
