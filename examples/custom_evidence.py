@@ -4,7 +4,7 @@ import numpy as np
 
 import matl
 from matl.trust.calibration import Shadows
-from matl.trust.composite import typicality
+from matl.trust.calibration import typicality
 
 
 # --8<-- [start:evidence]

@@ -216,7 +216,22 @@ def test_mistakes_of_the_judge_come_first(tmp_path: Path) -> None:
         "c0",
     ]
     (row,) = (row for row in rows if row[0] == "c5")
-    assert row == ["c5", "honest", "round 3", "1 of 4", "quarantined", "cosine -0.4 below its bar"]
+    assert row == ["c5", "honest", "round 3", "1 of 4", "quarantined", "\u2013", "cosine -0.4 below its bar"]
+
+
+def test_composite_trust_is_shown_with_its_interval_where_there_is_one(tmp_path: Path) -> None:
+    assert "How far each is trusted" not in report(write_run(tmp_path / "without")).said
+    path = write_run(tmp_path / "with") / "verdicts.csv"
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    ends = [["trust", "trust_low", "trust_high"], *(["0.25", "0.125", "0.5"] for _ in rows[1:])]
+    write_csv(path, [row + end for row, end in zip(rows, ends, strict=True)])
+    page = report(path.parent)
+    assert "How far each is trusted" in page.said
+    assert "Least and most trusted: 0.25, 0.25." in page.said
+    (row,) = (row for row in page.rows if row[0] == "c5")
+    assert row[5] == "0.250.12 to 0.50"  # the interval stands below, in small print
+    assert "Evidence channel trust low" not in page.said
+    assert "Evidence channel trust by round" in page.said
 
 
 def test_heat_map_holds_every_verdict(tmp_path: Path) -> None:
@@ -243,7 +258,7 @@ def test_clients_that_did_not_take_part_and_senders_that_nobody_knows(tmp_path: 
     (heat,) = page.maps()
     assert heat["status"][heat["clients"].index("c3")] == "ac.a"
     assert heat["truth"][heat["clients"].index("stranger")] == "unknown"
-    assert ["stranger", "unknown", "round 3", "1 of 1", "rejected", "not invited"] in page.rows
+    assert ["stranger", "unknown", "round 3", "1 of 1", "rejected", "\u2013", "not invited"] in page.rows
 
 
 def test_long_runs_show_the_worst_verdict_of_each_column(tmp_path: Path) -> None:
@@ -386,7 +401,7 @@ def test_nothing_a_client_writes_can_act(tmp_path: Path, text: str) -> None:
     assert page.tags == calm.tags
     assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
     assert not any(link.startswith("javascript") for link in page.attribute("href"))
-    assert [text, "honest", "round 3", "1 of 4", "quarantined", text] in page.rows
+    assert [text, "honest", "round 3", "1 of 4", "quarantined", "\u2013", text] in page.rows
     (heat,) = page.maps()
     assert text in heat["clients"]
     assert text in heat["reasons"]

@@ -13,7 +13,7 @@ from matl.simulation import build_simulation, load_config
 from matl.state import pack
 
 N, ROUNDS = 20, 5  # in the fifth round there is a past to turn from
-PEER_BASED = {"collusion", "strongest", "suspicion"}
+PEER_BASED = {"collusion", "strongest", "suspicion", "tcdm", "trust", "trust_low", "trust_high"}
 """Channels of Mode 1 that depend on other clients, by their definition; every other one must not."""
 CALIBRATION = ("shadow_scores", "shadow_mix", "shadow_past")
 
@@ -96,11 +96,14 @@ def test_the_updates_of_others_move_no_shadow_and_no_calibrated_channel():
     assert len(calibration) >= 2
     for name in calibration:
         assert state[name].tobytes() == after[name].tobytes()
+    for name in ("shadow_residuals", "shadow_compositions"):
+        assert state["standing"][name].any()
+        assert state["standing"][name].tobytes() == after["standing"][name].tobytes()
     for one, two in zip(plain, other, strict=True):
         mine, theirs = one.verdicts[keep].evidence, two.verdicts[keep].evidence
         own = set(mode.channels) - PEER_BASED
         assert {name: mine[name] for name in own & mine.keys()} == {name: theirs[name] for name in own & theirs.keys()}
-        assert own & mine.keys() >= {"relabelling", "pogq"}
+        assert own & mine.keys() >= {"relabelling", "pogq", "entropy"}
         moved = [v.evidence["pogq"] for v in one.verdicts] != [v.evidence["pogq"] for v in two.verdicts]
         assert moved, "the other updates were meant to be different ones"
     assert "turn" in plain[-1].verdicts[keep].evidence

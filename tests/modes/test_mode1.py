@@ -16,6 +16,7 @@ from matl.params import ParamLayout
 from matl.records import Cohort, Status
 from matl.state import pack, unpack
 from matl.trust.calibration import Shadows
+from matl.trust.composite import Composite
 
 CLASSES, FEATURES, CLIENTS = 5, 12, 20
 BAD = 8  # the first 8 of 20 clients attack
@@ -298,6 +299,33 @@ def test_evidence_is_named_and_pogq_is_a_probability():
         assert all(np.isfinite(value) for value in verdict.evidence.values())
     pogq = [v.evidence["pogq"] for v in judgements[-1].verdicts]
     assert max(pogq[:BAD]) < min(pogq[BAD:])
+
+
+def test_every_verdict_holds_the_composite_trust_and_its_interval():
+    judgements, _, _ = play(sign_flip, rounds=6)
+    for verdict in judgements[-1].verdicts:
+        e = verdict.evidence
+        assert e["trust"] == pytest.approx(0.4 * e["pogq"] + 0.3 * e["tcdm"] + 0.3 * e["entropy"], abs=1e-9)
+        assert 0.0 <= e["trust_low"] <= e["trust"] <= e["trust_high"] <= 1.0
+    trust = np.array([v.evidence["trust"] for v in judgements[-1].verdicts])
+    assert trust[:BAD].mean() < trust[BAD:].mean() - 0.2
+
+
+def test_the_weights_of_the_composite_decide_nothing():
+    mode, clients = world()
+    params = TASK.init(np.random.default_rng(0))
+    other = replace(mode, trust=Composite(pogq=1.0, tcdm=0.0, entropy=0.0))
+    states = [mode.init(TASK.layout), other.init(TASK.layout)]
+    for t in range(3):
+        updates = train(clients, params, t)
+        sign_flip(updates, t)
+        (one, states[0]), (two, states[1]) = (
+            each.judge(cohort_of(updates, params, t), state) for each, state in zip((mode, other), states, strict=True)
+        )
+        assert one.aggregate.tobytes() == two.aggregate.tobytes()
+        assert [v.status for v in one.verdicts] == [v.status for v in two.verdicts]
+        assert all(v.evidence["trust"] == v.evidence["pogq"] for v in two.verdicts)
+    assert mode.digest == other.digest
 
 
 def test_the_aggregate_is_the_clipped_weighted_mean_of_the_kept():

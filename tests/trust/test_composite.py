@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from matl.errors import InvalidValueError
-from matl.trust.composite import Composite, typicality
+from matl.trust.calibration import typicality
+from matl.trust.composite import Composite
 
 
 def test_typicality_of_honest_figures_is_even_and_both_ends_are_odd():

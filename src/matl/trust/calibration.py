@@ -24,6 +24,7 @@ __all__ = [
     "circumstances",
     "standardise",
     "tail_probability",
+    "typicality",
 ]
 
 CONCENTRATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 50.0)
@@ -211,3 +212,29 @@ def tail_probability(values: NDArray[np.float64], shadows: NDArray[np.float64]) 
     excess = float(np.mean(ordered[ordered >= edge] - edge)) + _TINY
     beyond = _TAIL * np.exp(-np.maximum(values - edge, 0.0) / excess)
     return np.asarray(np.where(values > edge, beyond, reached))
+
+
+def typicality(values: Float64, shadows: Float64) -> Float64:
+    """How ordinary a figure is among simulated honest clients, whichever way it would be odd, in [0, 1].
+
+    Parameters
+    ----------
+    values : array of shape (n,)
+        Figures of clients; NaN for no opinion.
+    shadows : array of shape (M,)
+        The same figure of shadows.
+
+    Returns
+    -------
+    array of shape (n,)
+        Two-sided tail probability: twice the smaller of the two `tail_probability`, at most 1. As far as shadows stand
+        for honest clients it is spread evenly over [0, 1] for those; towards 0 a figure is too large or too small to be
+        honest. NaN stays NaN.
+
+    Examples
+    --------
+    >>> typicality(np.array([-60.0, 5.0, 50.0, 160.0]), np.arange(100.0)).round(4)
+    array([0.    , 0.0807, 1.    , 0.    ])
+    """
+    smaller = np.minimum(tail_probability(values, shadows), tail_probability(-values, -shadows))
+    return np.asarray(np.where(np.isnan(values), np.nan, np.minimum(2.0 * smaller, 1.0)))

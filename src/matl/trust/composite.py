@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from matl import validate
 from matl.errors import InvalidValueError
-from matl.trust.calibration import tail_probability
 
-__all__ = ["Composite", "Trust", "typicality"]
+__all__ = ["Composite", "Trust"]
 
 Float64 = NDArray[np.float64]
 
@@ -29,32 +28,6 @@ class Trust(NamedTuple):
     score: Float64
     low: Float64
     high: Float64
-
-
-def typicality(values: Float64, shadows: Float64) -> Float64:
-    """How ordinary a figure is among simulated honest clients, whichever way it would be odd, in [0, 1].
-
-    Parameters
-    ----------
-    values : array of shape (n,)
-        Figures of clients; NaN for no opinion.
-    shadows : array of shape (M,)
-        The same figure of shadows.
-
-    Returns
-    -------
-    array of shape (n,)
-        Two-sided tail probability: twice the smaller of the two `tail_probability`, at most 1. As far as shadows stand
-        for honest clients it is spread evenly over [0, 1] for those; towards 0 a figure is too large or too small to be
-        honest. NaN stays NaN.
-
-    Examples
-    --------
-    >>> typicality(np.array([-60.0, 5.0, 50.0, 160.0]), np.arange(100.0)).round(4)
-    array([0.    , 0.0807, 1.    , 0.    ])
-    """
-    smaller = np.minimum(tail_probability(values, shadows), tail_probability(-values, -shadows))
-    return np.asarray(np.where(np.isnan(values), np.nan, np.minimum(2.0 * smaller, 1.0)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +125,7 @@ class Composite:
             if known.size and not 0.0 <= known.min() <= known.max() <= 1.0:
                 raise InvalidValueError(
                     f"expected {name} in [0, 1], got values from {known.min():.3g} to {known.max():.3g}; "
-                    "calibrate it first, see typicality"
+                    "calibrate it first, see matl.trust.calibration.typicality"
                 )
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from matl.params import Float32
 
-__all__ = ["MEMORY", "turn", "turn_evidence"]
+__all__ = ["MEMORY", "faded", "turn", "turn_evidence"]
 
 MEMORY = 0.7
 """Factor by which a past direction fades with each round it is added to. Chosen on development seeds 0-4."""
@@ -19,6 +19,11 @@ MEMORY = 0.7
 _TINY = 1e-12
 _LEAST_BAR = 0.8  # a fall of the cosine that no honest client showed, however alike the shadows' rounds are
 _UPPER = 0.95
+
+
+def faded(past: Float32, now: Float32) -> Float32:
+    """The past of clients, with this round in it: sketches of the same shape."""
+    return (MEMORY * past + (1.0 - MEMORY) * now).astype(np.float32)
 
 
 def turn(now: Float32, past: Float32) -> NDArray[np.float64]:

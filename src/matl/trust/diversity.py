@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from matl.errors import InvalidValueError
 from matl.params import Float32
-from matl.trust.composite import typicality
+from matl.trust.calibration import typicality
 from matl.trust.peers import unit_rows
 
 __all__ = ["LEAST_COHORT", "LEAST_ROUNDS", "NEIGHBOURS", "Diversity", "diversity", "synchrony"]
@@ -75,9 +75,9 @@ def diversity(histories: Float32, guests: Float32, arrivals: Float64) -> Diversi
     Notes
     -----
     Diversity by itself rewards noise: independent noise is as diverse as can be. So community is calibrated on both
-    sides (`matl.trust.composite.typicality`), on *guests*: each simulated client takes the place of one member in turn
-    and is measured against the others. Shadows among themselves would not do: they are drawn from the same few root
-    samples, and are more alike than clients with samples of their own. So this evidence depends on peers: a cohort
+    sides (`matl.trust.calibration.typicality`), on *guests*: each simulated client takes the place of one member in
+    turn and is measured against the others. Shadows among themselves would not do: they are drawn from the same few
+    root samples, and are more alike than clients with samples of their own. So this evidence depends on peers: a cohort
     that changes, changes what is typical in it.
 
     Synchrony is compared with that of the same client with everybody else, see `synchrony`; whoever wants to can delay

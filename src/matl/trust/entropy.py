@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl.trust.attribution import Attribution
-from matl.trust.composite import typicality
+from matl.trust.calibration import typicality
 from matl.trust.sequential import matched_rounds
 
 __all__ = ["ROUNDS", "Behaviour", "behaviour", "composition", "entropy"]
@@ -29,7 +29,7 @@ class Behaviour:
     entropy : float64 array of shape (n,)
         In [0, 1]: 0 for a client that does one thing, 1 for one that does everything there is alike.
     typical : float64 array of shape (n,)
-        The same, calibrated: `matl.trust.composite.typicality` among shadows over the same rounds.
+        The same, calibrated: `matl.trust.calibration.typicality` among shadows over the same rounds.
     """
 
     entropy: Float64

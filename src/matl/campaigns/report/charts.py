@@ -36,6 +36,7 @@ __all__ = [
     "evidence_charts",
     "partition_chart",
     "rates_chart",
+    "trust_chart",
     "truth_legend",
 ]
 
@@ -47,6 +48,9 @@ MAX_STRIP_POINTS = 100
 
 MAX_BAND_ROUNDS = 150
 """Rounds an evidence chart shows; more could not be told apart in its width."""
+
+MAX_TRUST_CLIENTS = 150
+"""Clients a trust chart shows; more would be thinner than their marks."""
 
 HONEST, MALICIOUS = "var(--honest)", "var(--malicious)"
 
@@ -208,6 +212,8 @@ def evidence_charts(verdicts: Verdicts, clients: Clients | None, suffix: str) ->
     honest = np.array([value is False for value in truth])[verdicts.unit]
     charts = []
     for name, values in verdicts.evidence.items():
+        if name in ("trust_low", "trust_high"):
+            continue  # the trust chart shows them
         seen = np.isfinite(values)
         groups = (seen & honest, seen & malicious)
         if any(group.any() for group in groups):
@@ -217,6 +223,37 @@ def evidence_charts(verdicts: Verdicts, clients: Clients | None, suffix: str) ->
     if not charts:
         return None
     return tag("div", *(chart for _, _, chart in sorted(charts, key=lambda item: item[:2])), class_="small-multiples")
+
+
+def trust_chart(verdicts: Verdicts, clients: Clients | None, suffix: str) -> Markup | None:
+    """Composite trust of every client when it was last judged, with its interval, the least trusted first."""
+    known = [history for history in verdicts.histories(clients) if math.isfinite(history.trust[0])]
+    if not known:
+        return None
+    known.sort(key=lambda history: history.trust[0])
+    shown = [known[i] for i in _thin(np.arange(len(known)), MAX_TRUST_CLIENTS)]
+
+    def draw(width: float) -> Markup:
+        left, right, top, bottom = 46.0, width - 8, 10.0, 200.0
+        x, y = Scale(-0.5, len(shown) - 0.5, left, right), Scale(0.0, 1.0, bottom, top)
+        parts = [
+            y_axis(y, left, right, [(v, number(v)) for v in y.ticks(4)]),
+            label(
+                (left + right) / 2, bottom + 20, "clients, the least trusted first", anchor="middle", class_="axis-name"
+            ),
+        ]
+        looks = {True: (MALICIOUS, 3), False: (HONEST, 0), None: ("var(--ink)", 1)}
+        for place, history in enumerate(shown):
+            colour, marker = looks[history.malicious]
+            score, low, high = history.trust
+            parts.append(polyline([(x(place), y(low)), (x(place), y(high))], colour, width=1.2))
+            parts.append(marks([(x(place), y(score))], colour, marker))
+        ends = ", ".join(f"{number(history.trust[0], 2)}" for history in (shown[0], shown[-1]))
+        return drawing(
+            width, 232, f"Composite trust of each client{suffix}", f"Least and most trusted: {ends}.", *parts
+        )
+
+    return _two_widths(draw)
 
 
 def _evidence_chart(

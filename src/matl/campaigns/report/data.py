@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,6 +83,8 @@ class History:
         Its last status.
     reason : str
         The last reason given for keeping it out, or else the last reason given.
+    trust : tuple of float
+        Its last composite trust and the ends of its 95 % interval; NaN where the judge keeps none.
     """
 
     unit: int
@@ -91,6 +94,7 @@ class History:
     rounds_seen: int
     last: Status
     reason: str
+    trust: tuple[float, float, float]
 
     @property
     def out(self) -> bool:
@@ -155,7 +159,13 @@ class Verdicts:
             rounds_seen=int(records.size),
             last=SEVERITY[self.status[records[-1]]],
             reason=spoken[-1] if spoken else "",
+            trust=self._trust(int(records[-1])),
         )
+
+    def _trust(self, record: int) -> tuple[float, float, float]:
+        known = [self.evidence.get(name) for name in ("trust", "trust_low", "trust_high")]
+        score, low, high = (math.nan if values is None else float(values[record]) for values in known)
+        return score, low, high
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -84,6 +84,7 @@ def _judges(report: Report) -> Iterable[Section]:
         suffix = f": {words(entry.label)}" if len(judged) > 1 else ""
         if entry.run is not None and entry.run.verdicts is not None:
             yield _verdicts(i, suffix, entry.run, entry.run.verdicts, len(judged))
+            yield from _trust(i, suffix, entry.run.verdicts, entry.run.clients)
             grid = charts.evidence_charts(entry.run.verdicts, entry.run.clients, suffix)
             if grid is not None:
                 yield _evidence(i, suffix, grid, entry.run.verdicts.rounds.size)
@@ -114,6 +115,25 @@ def _verdicts(i: int, suffix: str, run: Run, verdicts: Verdicts, sharers: int) -
         ),
         tables.accused(verdicts, run.clients, limit=tables.MAX_ACCUSED // sharers),
     )
+
+
+def _trust(i: int, suffix: str, verdicts: Verdicts, clients: Clients | None) -> Iterable[Section]:
+    chart = charts.trust_chart(verdicts, clients, suffix)
+    if chart is not None:
+        text = (
+            "Composite trust, from 0 to 1: how ordinary a client looks among simulated honest ones, in what its update "
+            "teaches (PoGQ), the company it keeps (TCDM) and how varied it is (entropy). It describes a client and "
+            "decides nothing; verdicts follow the strongest evidence. Bars are 95\u202f% intervals of what "
+            "calibration leaves open."
+        )
+        caption = "Each client when it was last judged."
+        yield Section(
+            f"trust-{i}",
+            f"Trust{suffix}",
+            f"How far each is trusted{suffix}",
+            tag("p", text),
+            tag("figure", charts.truth_legend(), chart, _caption(caption)),
+        )
 
 
 def _evidence(i: int, suffix: str, grid: Markup, rounds: int) -> Section:

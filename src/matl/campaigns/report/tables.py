@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matl.campaigns.report.data import Clients, Entry, History, Report, Verdicts
@@ -125,7 +126,15 @@ def accused(verdicts: Verdicts, clients: Clients | None, *, limit: int) -> Marku
             "tr",
             *(
                 tag("th", name, scope="col")
-                for name in ("client", "ground truth", "first caught", "rounds out", "at the end", "last reason")
+                for name in (
+                    "client",
+                    "ground truth",
+                    "first caught",
+                    "rounds out",
+                    "at the end",
+                    "trust",
+                    "last reason",
+                )
             ),
         ),
     )
@@ -141,7 +150,7 @@ def _accused_group(title: str, members: Sequence[History], shown: Sequence[Histo
     heading = f"{title}: {len(members):,}{cut}" if members else f"{title}: none"
     return tag(
         "tbody",
-        tag("tr", tag("th", heading, scope="rowgroup", colspan="6", class_="group")),
+        tag("tr", tag("th", heading, scope="rowgroup", colspan="7", class_="group")),
         *(_accused_row(history, verdicts) for history in shown),
     )
 
@@ -156,8 +165,13 @@ def _accused_row(history: History, verdicts: Verdicts) -> Markup:
         tag("td", first),
         tag("td", f"{history.rounds_out:,} of {history.rounds_seen:,}", class_="n"),
         tag("td", str(history.last)),
+        _trust(*history.trust),
         tag("td", tag("bdi", shorten(clean(history.reason), _MAX_REASON) or UNDEFINED), class_="reason"),
     )
+
+
+def _trust(score: float, low: float, high: float) -> Markup:
+    return _cell(UNDEFINED) if math.isnan(score) else _cell(f"{score:.2f}", tag("small", f"{low:.2f} to {high:.2f}"))
 
 
 def _table(name: str, caption: str, *parts: object, class_: str | None = None) -> Markup:

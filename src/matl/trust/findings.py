@@ -1,0 +1,161 @@
+"""What the channels of Mode 1 say about the clients of a round, in numbers and in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matl.trust.collusion import closeness, collusion, collusion_bar, likeness
+from matl.trust.levels import FIGURES, LEVELS, PAIR_OFFSET, Levels
+from matl.trust.reasons import (
+    alien_reason,
+    collusion_reason,
+    norm_reason,
+    pair_reason,
+    relabelling_reason,
+    turn_reason,
+)
+from matl.trust.view import View
+
+__all__ = ["GOOD", "SUSPECT", "Agreement", "Findings"]
+
+SUSPECT = 0.75
+"""Evidence, in units of the bar, from which an update counts half."""
+
+GOOD = 0.05
+"""Part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level."""
+
+_UPPER = 0.95
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How close each of n clients is to others beyond what classes explain.
+
+    Parameters
+    ----------
+    mean : float64 array of shape (n,)
+        Mean cosine to its nearest neighbours; NaN for no opinion.
+    bar : float
+        The bar on it, from how close shadows are to each other.
+    evidence : float64 array of shape (n,)
+        The mean in units of the bar; NaN for no opinion.
+    alike : bool array of shape (n, n)
+        Which clients are past the bar with each other.
+    """
+
+    mean: Float64
+    bar: float
+    evidence: Float64
+    alike: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, clients: View, shadows: View, bar: float) -> Agreement:
+        """Compare clients with each other, as closely as shadows are; ``bar`` is the least there is."""
+        n = len(clients.residuals)
+        cosines, usual = likeness(clients.residuals), likeness(shadows.residuals)
+        if cosines is None or usual is None:
+            unknown = np.full(n, np.nan)
+            return cls(unknown, bar, unknown, np.zeros((n, n), bool))
+        bar = collusion_bar(bar, float(np.quantile(collusion(usual), _UPPER)))
+        mean = collusion(cosines)
+        return cls(mean, bar, closeness(mean, bar), cosines > bar)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Evidence about n clients; each array has one entry or row per client, NaN where a channel has no opinion.
+
+    Parameters
+    ----------
+    clients : View
+        What was seen of them.
+    pairs : int64 array of shape (P, 2)
+        True and false label of each relabelling that was looked for.
+    figures, usual : float64 arrays of shape (n, F)
+        The figures of this round, and what 95 % of the shadows like each client stay under.
+    levels : Levels
+        Level evidence.
+    turned : float64 array of shape (n,)
+        How far each has turned from its own past.
+    usual_turn : float
+        The same of the median shadow.
+    turn : float64 array of shape (n,)
+        Turn evidence.
+    agreement : Agreement
+        How close each is to others.
+    collusion : float64 array of shape (n,)
+        Collusion evidence.
+    """
+
+    clients: View
+    pairs: NDArray[np.int64]
+    figures: Float64
+    usual: Float64
+    levels: Levels
+    turned: Float64
+    usual_turn: float
+    turn: Float64
+    agreement: Agreement
+    collusion: Float64
+
+    @cached_property
+    def channels(self) -> dict[str, Float64]:
+        """Evidence of each channel in units of its bar."""
+        named = {name: self.levels.evidence[:, index] for index, name in enumerate(LEVELS)}
+        return {**named, "turn": self.turn, "collusion": self.collusion}
+
+    @cached_property
+    def strongest(self) -> Float64:
+        """The evidence of each client that counts: its loudest channel, or joint where half the flipped show no more.
+
+        Late in training honest clients stand out a little everywhere too, but less than one that lied would.
+        """
+        like_flipped = self.levels.joint >= np.median(self.levels.flipped, axis=1)
+        levels = np.where(like_flipped, self.levels.joint, self.levels.evidence.max(axis=1))
+        return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion]), axis=0))
+
+    @property
+    def good(self) -> NDArray[np.bool_]:
+        """Whose conduct is shown to be good: one that lied would have shown more, with 95 % probability."""
+        return self.levels.joint < np.quantile(self.levels.flipped, GOOD, axis=1)
+
+    def reasons(self) -> list[str]:
+        """For each client what its loudest channel saw; empty where nothing is near its bar.
+
+        Where no channel speaks up alone, but the levels do together, the two loudest of them.
+        """
+        names, told = list(self.channels), np.stack(list(self.channels.values()))
+        reasons = []
+        for i, strongest in enumerate(self.strongest):
+            ranked = np.argsort(-np.nan_to_num(told[:, i], nan=-np.inf), kind="stable")
+            said = [names[index] for index in ranked[: 0 if strongest <= SUSPECT else 1]]
+            if said and strongest > 1.0 >= told[ranked[0], i]:
+                said = [names[index] for index in ranked if names[index] in LEVELS][:2]
+            reasons.append(", and ".join(self._reason(channel, i) for channel in said))
+        return reasons
+
+    def _reason(self, channel: str, i: int) -> str:
+        seen = dict(zip(FIGURES, self.figures[i].tolist(), strict=True))
+        usual = dict(zip(FIGURES, self.usual[i].tolist(), strict=True))
+        amounts = self.clients.attribution.relabelled[i]
+        match channel:
+            case "relabelling":
+                return relabelling_reason(seen["gain"], usual["gain"], seen["share"], amounts, self.pairs)
+            case "pair":
+                amount, limit = (math.exp(figure) - PAIR_OFFSET for figure in (seen["pair"], usual["pair"]))
+                return pair_reason(amount, limit, self.pairs[int(np.argmax(amounts))])
+            case "alien":
+                return alien_reason(seen["alien"], usual["alien"])
+            case "norm":
+                return norm_reason(seen["log_norm"], usual["log_norm"])
+            case "turn":
+                return turn_reason(float(self.turned[i]), self.usual_turn)
+            case _:
+                return collusion_reason(float(self.agreement.mean[i]), self.agreement.bar)

@@ -1,0 +1,46 @@
+"""What a judge with root data sees of updates: what they are explained by, and sketches of what is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from matl.matrix import UpdateMatrix
+from matl.params import Float32
+from matl.trust.attribution import Attribution, attribute
+from matl.trust.oracle import Atoms
+from matl.trust.sketch import Sketch
+
+__all__ = ["View"]
+
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What is seen of n updates, of clients or of shadows.
+
+    Parameters
+    ----------
+    attribution : Attribution
+        What they are explained by.
+    directions : float32 array of shape (n, k)
+        Sketches of the normalised updates.
+    residuals : float32 array of shape (n, k)
+        The same less their best explanation by clean training.
+    """
+
+    attribution: Attribution
+    directions: Float32
+    residuals: Float32
+
+    @classmethod
+    def of(cls, X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> View:
+        """Look at the rows of an (n, d) matrix. Cost: that of `attribute` and of the sketch."""
+        attribution = attribute(X, atoms)
+        lengths = attribution.norms[:, None] + np.finfo(np.float32).tiny
+        directions = (sketch(X) / lengths).astype(np.float32)
+        clean = sketch(UpdateMatrix(atoms.honest)) / (np.linalg.norm(atoms.honest, axis=1, keepdims=True) + _TINY)
+        explained = attribution.honest @ clean
+        return cls(attribution, directions, (directions - explained).astype(np.float32))
