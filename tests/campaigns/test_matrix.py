@@ -14,12 +14,21 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from matl.campaigns.matrix import PRESETS, Journal, Matrix, read_matrix, resume_matrix, run_matrix
+from matl.campaigns.matrix import (
+    PRESETS,
+    Journal,
+    Matrix,
+    read_matrix,
+    resume_matrix,
+    run_matrix,
+    write_matrix_report,
+)
 from matl.campaigns.matrix import run as running
 from matl.campaigns.matrix.design import matrix_of
 from matl.campaigns.matrix.files import Summary, summarise_matrix
 from matl.campaigns.matrix.journal import read_rows
 from matl.campaigns.matrix.page import render
+from matl.campaigns.matrix.published import Published
 from matl.campaigns.matrix.results import Results
 from matl.campaigns.matrix.tables import Grid, not_applicable, tables
 from matl.campaigns.statistics import holm, t_test
@@ -33,6 +42,12 @@ TIMES = ("seconds", "elapsed", "sitting")
 
 def figures(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in TIMES} for row in rows]
+
+
+def quoting(*figures: Any, **changes: Any) -> dict[str, Any]:
+    """A matrix's file with published figures, perhaps with one key of that table changed."""
+    table = {"source": "a paper", "accuracy": list(figures) or [["R", "alie", 0.2, 0.8]], **changes}
+    return {"matrix": {"attacks": ["alie"], "fractions": [0.2], "published": table}}
 
 
 # Design
@@ -75,6 +90,33 @@ def test_what_is_given_wins_over_the_file(tmp_path: Path) -> None:
     assert (given.rows[1:], given.seeds, given.values["clients"]) == ([("ipm", 0.2)], (7, 8), 11)
 
 
+def test_published_figures_are_read_and_those_of_rows_left_out_on_the_command_line_are_dropped() -> None:
+    content = quoting(["R", "alie", 0.2, 0.8], ["S", "alie", 0.2, 1])
+    published = matrix_of("mine", content).published
+    assert published is not None
+    assert (published.source, published.rules) == ("a paper", ["R", "S"])
+    assert published.accuracy == (("R", "alie", 0.2, 0.8), ("S", "alie", 0.2, 1.0))
+    for narrower in ({"fractions": (0.1,)}, {"attacks": ("ipm",)}):
+        assert matrix_of("mine", content, **narrower).published is None
+    wider = matrix_of("mine", quoting(["R", "alie", 0.2, 0.8]), attacks=("alie", "ipm"), fractions=(0.2, 0.3))
+    assert wider.published == Published("a paper", (("R", "alie", 0.2, 0.8),))
+
+
+def test_the_reproductions_quote_what_was_published() -> None:
+    flanders, fltrust = read_matrix("flanders"), read_matrix("fltrust")
+    assert (flanders.seeds, fltrust.seeds) == ((10, 11, 12), (10, 11, 12))
+    assert flanders.published is not None
+    assert fltrust.published is None
+    rows = [row for row in flanders.rows if row[0] != "none"]
+    assert len(rows) == 8
+    accuracies = {rule: [flanders.published.look_up(rule, row) for row in rows] for rule in flanders.published.rules}
+    assert accuracies == {  # by attack, 20 % and then 80 %
+        "FedAvg": [0.20, 0.21, 0.17, 0.16, 0.67, 0.31, 0.45, 0.13],
+        "MultiKrum": [0.78, 0.82, 0.77, 0.21, 0.81, 0.32, 0.82, 0.11],
+        "FLANDERS + FedAvg": [0.88, 0.85, 0.87, 0.86, 0.48, 0.88, 0.88, 0.85],
+    }
+
+
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
@@ -87,6 +129,20 @@ def test_what_is_given_wins_over_the_file(tmp_path: Path) -> None:
         ({"matrix": {"fractions": [0.0]}}, "part of every matrix"),
         ({"matrix": {"also": {"ipm": [0.3]}}}, "also.ipm: names no attack of this matrix"),
         ({"matrix": []}, "matrix: expected a table"),
+        ({"matrix": {"published": [1]}}, "published: expected a table of source and accuracy, got [1]"),
+        (quoting(sauce="a paper"), "published.sauce: unknown key; keys: source, accuracy"),
+        (quoting(source=""), "published.source: expected a text that says where the figures stand, got ''"),
+        (quoting(source=None), "published.source: expected a text that says where the figures stand, got None"),
+        (quoting(accuracy=[]), "published.accuracy: expected a list of figures, got []"),
+        (quoting(["R", "alie", 0.2, 88]), "both numbers in [0, 1], got ['R', 'alie', 0.2, 88]"),
+        (quoting(["R", "alie", 0.2, True]), "both numbers in [0, 1], got ['R', 'alie', 0.2, True]"),
+        (quoting(["R", "alie", "0.2", 0.8]), "both numbers in [0, 1], got ['R', 'alie', '0.2', 0.8]"),
+        (quoting(["R", 1, 0.2, 0.8]), "expected [rule, attack, fraction, accuracy]"),
+        (quoting(["R", "alie", 0.2]), "expected [rule, attack, fraction, accuracy]"),
+        (quoting("R"), "expected [rule, attack, fraction, accuracy], both numbers in [0, 1], got 'R'"),
+        (quoting(["R", "alie", 0.2, 0.8], ["R", "alie", 0.2, 0.9]), "['R', 'alie', 0.2] occurs more than once"),
+        (quoting(["R", "ipm", 0.2, 0.8]), "published.accuracy: 'ipm' with 0.2 malicious is no row of this matrix"),
+        (quoting(["R", "alie", 0.3, 0.8]), "published.accuracy: 'alie' with 0.3 malicious is no row of this matrix"),
     ],
 )
 def test_a_matrix_says_what_is_wrong_with_it(content: dict[str, Any], problem: str) -> None:
@@ -309,6 +365,45 @@ def test_rounds_to_the_ceiling_count_who_never_gets_there() -> None:
     # Against ceilings of .65, .75 and .85, nine tenths of which are .585, .675, .765, round 2 has .65.
     assert cell(invented(), "Rounds to 90 %", "sign flip, 20 %", "fedavg") == "never"
     assert cell(invented(), "Rounds to 90 %", "nobody attacks", "fedavg") == "3"
+
+
+QUOTED = Published("A paper, 2023", (("FLANDERS", "alie", 0.2, 0.875), ("FedAvg", "sign_flip", 0.2, 0.07)))
+
+
+def test_published_figures_stand_beside_ours_and_say_what_they_are() -> None:
+    results = Results(replace(SKETCH, published=QUOTED), invented().rows)
+    theirs = "FLANDERS, published (their models, data split and code)"
+    assert cell(results, "Accuracy", "alie, 20 %", theirs) == "87.5"
+    assert cell(results, "Accuracy", "sign flip, 20 %", theirs) == "\u2013"
+    found = grid(results, "Accuracy")
+    assert found.header[-2:] == (theirs, theirs.replace("FLANDERS", "FedAvg"))
+    assert "Published (their models, data split and code): A paper, 2023." in found.caption
+    assert cell(results, "Accuracy", "sign flip, 20 %", found.header[-1]) == "7"
+    others = [one for one in tables(results) if one is not found and not one.title.startswith("Accuracy")]
+    assert all("published" not in name for one in others for name in one.header)
+    ours = grid(invented(), "Accuracy")
+    assert found.header[: len(ours.header)] == ours.header  # what is ours stays where it was
+    assert [cells[: len(ours.header) - 1] for _, cells in found.rows] == [cells for _, cells in ours.rows]
+
+
+def test_published_figures_reach_the_files_and_the_page(tmp_path: Path) -> None:
+    quoted = Published("A paper", (("Theirs", "sign_flip", 0.25, 0.5),))
+    matrix = replace(TINY, rules=("fedavg",), seeds=(0,), published=quoted)
+    run_matrix(matrix, out=tmp_path / "quoted")
+    summary = write_matrix_report(tmp_path / "quoted")
+    for text in (summary.as_markdown(), (tmp_path / "quoted" / "report.html").read_text()):
+        assert "Theirs, published (their models, data split and code)" in text
+        assert "Published (their models, data split and code): A paper." in text
+
+
+def test_a_partition_without_alpha_is_named_in_its_place() -> None:
+    dealt = replace(SKETCH, values={"partition": {"name": "group_bias", "bias": 0.5}})
+    assert [one.title for one in tables(Results(dealt, invented().rows))][:2] == [
+        "Worst cases, group_bias:bias=0.5",
+        "Accuracy, group_bias:bias=0.5",
+    ]
+    text = page(Results(dealt, invented(roc=[0.1] * 11).rows))
+    assert "\u03b1" not in text.partition("All settings")[0]
 
 
 def test_failed_seeds_are_told_and_do_not_count() -> None:

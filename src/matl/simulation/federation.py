@@ -13,7 +13,7 @@ from matl.learning.datasets import Dataset, Source, as_source
 from matl.learning.partition import PARTITIONS, FederatedData, Partition, split_federation
 from matl.simulation.randomness import stream
 
-__all__ = ["Population", "federate"]
+__all__ = ["Population", "federate", "takes_alpha"]
 
 
 def federate(
@@ -66,8 +66,19 @@ def federate(
 
 def _partition(spec: str | Mapping[str, Any], alpha: float) -> Partition:
     options: dict[str, Any] = {"name": spec} if isinstance(spec, str) else dict(spec)
-    takes_alpha = "alpha" in inspect.signature(PARTITIONS.get(options.get("name", ""))).parameters
-    return PARTITIONS.create({"alpha": alpha, **options} if takes_alpha else options)
+    return PARTITIONS.create({**options, "alpha": alpha} if takes_alpha(options) else options)
+
+
+def takes_alpha(spec: str | Mapping[str, Any]) -> bool:
+    """Whether a partition is dealt by the alpha of the configuration: it takes one and is given none of its own.
+
+    Examples
+    --------
+    >>> takes_alpha("dirichlet"), takes_alpha("shards"), takes_alpha({"name": "dirichlet", "alpha": 0.1})
+    (True, False, False)
+    """
+    options = {"name": spec} if isinstance(spec, str) else spec
+    return "alpha" not in options and "alpha" in inspect.signature(PARTITIONS.get(options.get("name", ""))).parameters
 
 
 @dataclass(frozen=True)

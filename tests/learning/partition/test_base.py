@@ -14,6 +14,7 @@ from matl.learning.partition import (
     BrightnessPartition,
     ClassesPartition,
     DirichletPartition,
+    GroupBiasPartition,
     IidPartition,
     IndexPartition,
     NaturalPartition,
@@ -29,6 +30,7 @@ EVERY = [
     ShardsPartition(),
     ShardsPartition(3),
     ClassesPartition(3),
+    GroupBiasPartition(),
     QuantityPartition(),
     QuantityPartition(0.05),
     NaturalPartition(),
@@ -93,7 +95,7 @@ def test_an_unlucky_deal_is_dealt_again_and_given_up_in_the_end():
 
 def test_every_partition_has_its_name():
     assert list(PARTITIONS) == [
-        *("brightness", "classes", "dirichlet", "iid", "natural", "quantity", "rotation", "shards"),
+        *("brightness", "classes", "dirichlet", "group_bias", "iid", "natural", "quantity", "rotation", "shards"),
     ]
     assert {type(PARTITIONS.create(name)) for name in PARTITIONS} == {type(partition) for partition in EVERY}
     nested = {"name": "rotation", "degrees": "30", "base": {"name": "dirichlet", "alpha": 1}}

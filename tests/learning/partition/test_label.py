@@ -8,6 +8,7 @@ from matl.learning.datasets import Dataset
 from matl.learning.partition import (
     ClassesPartition,
     DirichletPartition,
+    GroupBiasPartition,
     IidPartition,
     PartitionStatistics,
     ShardsPartition,
@@ -100,6 +101,54 @@ def test_pairs_of_classes_differ_between_seeds_and_clients():
 def test_classes_that_cannot_be_held(per_client, y, clients, message):
     with pytest.raises(InvalidValueError, match=message):
         deal(ClassesPartition(per_client), y, clients)
+
+
+def groups_of(counts):
+    """The clients of each group, by the class they hold most of."""
+    favourites = counts.argmax(axis=1)
+    return [np.flatnonzero(favourites == label) for label in range(counts.shape[1])]
+
+
+@pytest.mark.parametrize(("bias", "clients"), [(0.5, 20), (0.9, 13)])
+def test_a_group_gets_its_class_with_the_bias_and_every_other_alike(bias, clients):
+    """Shares of 40,000 samples of each of four classes.
+
+    A share's standard deviation is at most sqrt(.25 / 40000) = .0025; the bar of .015 stands six of them away, for
+    16 shares: false failure below 1e-7.
+    """
+    counts = deal(GroupBiasPartition(bias), np.arange(160_000) % 4, clients)
+    groups = groups_of(counts)
+    assert sorted(map(len, groups)) == sorted(map(len, np.array_split(np.arange(clients), 4)))
+    shares = np.stack([counts[group].sum(axis=0) for group in groups]) / 40_000
+    expected = np.full((4, 4), (1 - bias) / 3)
+    np.fill_diagonal(expected, bias)
+    np.testing.assert_allclose(shares, expected, atol=0.015)
+    for group in groups:  # within a group all clients are alike: 10,000 samples each at least, so within 6 %
+        sizes = counts[group].sum(axis=1)
+        np.testing.assert_allclose(sizes, sizes.mean(), rtol=0.06)
+
+
+def test_bias_goes_from_nothing_of_the_own_class_to_nothing_else():
+    y = np.arange(3000) % 3
+    assert ((deal(GroupBiasPartition(1.0), y, 7) > 0).sum(axis=1) == 1).all()
+    assert ((deal(GroupBiasPartition(0.0), y, 7) > 0).sum(axis=1) == 2).all()
+
+
+def test_groups_differ_between_seeds_and_one_class_is_one_group():
+    first, second = (deal(GroupBiasPartition(1.0), np.arange(400) % 4, 8, seed) > 0 for seed in (1, 2))
+    assert (first != second).any()
+    assert deal(GroupBiasPartition(), np.zeros(60, int), 3).sum() == 60
+
+
+def test_fewer_clients_than_classes_share_them():
+    counts = deal(GroupBiasPartition(1.0), np.arange(100) % 5, 3)
+    assert sorted(tuple(np.flatnonzero(row)) for row in counts) == [(0, 3), (1, 4), (2,)]
+
+
+@pytest.mark.parametrize("bias", [-0.1, 1.1, np.nan])
+def test_bias_is_a_probability(bias):
+    with pytest.raises(InvalidValueError, match="bias"):
+        GroupBiasPartition(bias)
 
 
 def test_the_kinds_of_skew_in_order():

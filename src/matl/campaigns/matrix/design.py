@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -13,12 +13,14 @@ from typing import Any
 from matl.aggregators import AGGREGATORS
 from matl.campaigns.compare import CEILING, rule_config
 from matl.campaigns.experiment import Cell, cell_name, in_words, parse_file
+from matl.campaigns.matrix.published import Published, problems_of, published_of
 from matl.errors import ConfigError, MatlError, StateError, nearest
 from matl.modes import MODES
 from matl.registry import describe
 from matl.simulation import RunConfig, load_config
 from matl.simulation.config import NO_ORACLE, Spec, toml_value
 from matl.simulation.directory import refuse_other_kind
+from matl.simulation.federation import takes_alpha
 from matl.state import digest
 
 __all__ = ["FILE", "NOBODY", "PRESETS", "Matrix", "read_matrix", "resume_matrix"]
@@ -61,6 +63,8 @@ class Matrix:
         Every cell is run on each.
     also : mapping of str to sequence of float
         Further fractions for single attacks, by their names in `in_words`.
+    published : Published or None
+        Figures of a paper to show beside.
 
     Raises
     ------
@@ -76,6 +80,7 @@ class Matrix:
     rules: tuple[Spec, ...] = ("fedavg", "krum", "trimmed_mean", "nnm", "fltrust", "raw_pogq", "mode0", "mode1")
     seeds: tuple[int, ...] = (10, 11, 12)
     also: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    published: Published | None = None
 
     def __post_init__(self) -> None:
         problems = [f"{key}: expected at least one, got none" for key in (*_AXES, "seeds") if not getattr(self, key)]
@@ -91,6 +96,13 @@ class Matrix:
                 problems.append(f"also.{attack}: names no attack of this matrix; attacks: {', '.join(attacks)}")
         if any(attack == NOBODY for attack in attacks) or 0.0 in self.fractions:
             problems.append("attacks, fractions: rows in which nobody attacks are part of every matrix; leave them out")
+        if self.published is not None:
+            named = dict.fromkeys((attack, fraction) for _, attack, fraction, _ in self.published.accuracy)
+            problems += [
+                f"published.accuracy: {attack!r} with {fraction:g} malicious is no row of this matrix"
+                for attack, fraction in named
+                if (attack, fraction) not in self.rows
+            ]
         if problems:
             raise ConfigError(self.name, problems)
 
@@ -103,6 +115,11 @@ class Matrix:
     def rule_names(self) -> list[str]:
         """The rules in words."""
         return [in_words(rule) for rule in self.rules]
+
+    def skew(self, alpha: float) -> str:
+        """How the data are dealt, in words: the alpha, or the partition where that takes none."""
+        partition = self.values.get("partition", "dirichlet")
+        return f"\u03b1 = {alpha:g}" if takes_alpha(partition) else in_words(partition)
 
     @property
     def judges(self) -> dict[str, str]:
@@ -140,7 +157,10 @@ class Matrix:
         axes = [f"{key} = {toml_value(list(getattr(self, key)))}" for key in _AXES]
         also = [f"{toml_value(key)} = {toml_value(list(value))}" for key, value in self.also.items()]
         seeds = f"seeds = {toml_value(list(self.seeds))}"
-        return "\n".join([seeds, *lines, "", "[matrix]", *axes, *(["", "[matrix.also]", *also] if also else [])]) + "\n"
+        tables = [["[matrix]", *axes]]
+        tables += [["[matrix.also]", *also]] if also else []
+        tables += [self.published.to_toml()] if self.published is not None else []
+        return "\n\n".join("\n".join(part) for part in [[seeds, *lines], *tables]) + "\n"
 
     def _attacks(self) -> Iterator[tuple[Spec, float]]:
         for attack in self.attacks:
@@ -172,7 +192,8 @@ def read_matrix(source: Path | str, **given: Any) -> Matrix:
     """Read a matrix from a file, TOML or YAML, or take one that comes with MATL by its name.
 
     A file has the keys of a configuration, ``seeds``, and a table ``[matrix]`` with the lists ``attacks``,
-    ``fractions``, ``alphas`` and ``rules`` and perhaps a table ``also`` of further fractions for single attacks.
+    ``fractions``, ``alphas`` and ``rules``, and perhaps a table ``also`` of further fractions for single attacks and
+    a table ``published`` of figures to show beside.
 
     Parameters
     ----------
@@ -199,7 +220,7 @@ def matrix_of(name: str, values: Mapping[str, Any], **given: Any) -> Matrix:
     table = shared.pop("matrix", {})
     if not isinstance(table, Mapping):
         raise ConfigError(name, [f"matrix: expected a table, got {table!r}"])
-    known = [*_AXES, "also"]
+    known = [*_AXES, "also", "published"]
     problems = [
         f"matrix.{key}: unknown key{nearest(key, known)}; keys: {', '.join(known)}" for key in table if key not in known
     ]
@@ -215,9 +236,15 @@ def matrix_of(name: str, values: Mapping[str, Any], **given: Any) -> Matrix:
         problems += _problems(key, value)
     if problems:
         raise ConfigError(name, problems)
+    published = axes.pop("published", None)
     lists: dict[str, Any] = {key: value if key == "also" else tuple(value) for key, value in axes.items()}
     lists |= {key: tuple(map(float, lists[key])) for key in ("fractions", "alphas") if key in lists}
-    return Matrix(name, shared, **lists)
+    matrix = Matrix(name, shared, **lists)
+    if published is None:
+        return matrix
+    figures = published_of(published)
+    narrowed = {"attacks", "fractions"} & given.keys()
+    return replace(matrix, published=figures.only(matrix.rows) if narrowed else figures)
 
 
 def resume_matrix(out: Path) -> Matrix:
@@ -236,6 +263,8 @@ def resume_matrix(out: Path) -> Matrix:
 
 def _problems(key: str, value: Any) -> list[str]:
     """What is wrong with the values of an axis."""
+    if key == "published":
+        return problems_of(value)
     if key == "also":
         if not isinstance(value, Mapping):
             return [f"also: expected a table of lists of fractions, got {value!r}"]

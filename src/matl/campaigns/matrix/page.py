@@ -72,10 +72,10 @@ def _sentence(summary: Summary) -> str:
     matrix = summary.results.matrix
     config = matrix.cells[0].config
     fractions = " or ".join(percent(fraction, 0) for fraction in sorted({f for _, f in matrix.rows if f}))
-    alphas = " and ".join(f"{alpha:g}" for alpha in matrix.alphas)
+    skews = " and ".join(map(matrix.skew, matrix.alphas))
     return (
         f"{plural(config.clients, 'client')} trained one model on {in_words(config.dataset)} over "
-        f"{plural(config.rounds, 'round')}, with label skew \u03b1 = {alphas}; {fractions} of them attacked. "
+        f"{plural(config.rounds, 'round')}, with label skew {skews}; {fractions} of them attacked. "
         f"{plural(len(matrix.seeds), 'seed')} each."
     )
 
@@ -89,7 +89,8 @@ def _head(summary: Summary) -> Iterator[Markup]:
             worst = results.worst(alpha, judge)
             if worst is not None:
                 outside = any(one["outside_bound"] for one in results.cells(alpha, worst.against, judge))
-                note = f"under {attack_words(worst.against)}, \u03b1 = {alpha:g}{'; outside its bound' * outside}"
+                where = f"under {attack_words(worst.against)}, {results.matrix.skew(alpha)}"
+                note = f"{where}{'; outside its bound' * outside}"
                 figures.append(figure(percent(worst.accuracy.mean), f"worst case of {words(judge)}", note))
     if figures:
         yield tag("dl", *figures, class_="figures")
@@ -143,7 +144,7 @@ def _roc(results: Results) -> Iterator[Markup]:
         )
         yield tag(
             "details",
-            tag("summary", f"ROC curves, \u03b1 = {alpha:g}, {plural(len(panels), 'panel')}"),
+            tag("summary", f"ROC curves, {results.matrix.skew(alpha)}, {plural(len(panels), 'panel')}"),
             tag(
                 "figure",
                 tag("p", *names, class_="legend"),
@@ -180,7 +181,7 @@ def _panel(results: Results, alpha: float, row: Against) -> Markup | None:
         for judge, curve in curves.items()
     )
     name = attack_words(row)
-    picture = drawing(width, height, f"ROC curves, {name}, \u03b1 = {alpha:g}", f"{told}.", *parts)
+    picture = drawing(width, height, f"ROC curves, {name}, {results.matrix.skew(alpha)}", f"{told}.", *parts)
     return tag("div", tag("h3", name), picture, class_="panel")
 
 

@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 
 from matl.campaigns.compare import CEILING
 from matl.campaigns.matrix.design import NOBODY
+from matl.campaigns.matrix.published import Published
 from matl.campaigns.matrix.results import Against, Results
 from matl.campaigns.report.markup import UNDEFINED, plural
 from matl.campaigns.statistics import Interval, holm, mean_interval, t_test
 
 __all__ = ["Entry", "Grid", "attack_words", "markdown_grid", "not_applicable", "tables"]
 
+_PUBLISHED = "published (their models, data split and code)"
 _LEVEL = 0.05
 _WIDEST_MARGIN = 0.3  # of accuracy, that is shaded in full
 
@@ -128,7 +130,7 @@ def _overview(results: Results, alpha: float) -> Iterator[Grid]:
     header = ("rule", "worst case", "under", "gap to ceiling", "accuracy, nobody attacks", "accused, nobody attacks")
     yield Grid(
         "overview",
-        _title("Worst cases", alpha),
+        _title("Worst cases", results, alpha),
         "Worst case: the lowest mean accuracy over all attacks. Gap: that less the ceiling, the honest clients alone. "
         "Ahead: worst case of the judge less that of the rule, over the rows in which both ran. "
         "Percentages and points; means over seeds with 95 % confidence intervals, differences paired by seed. "
@@ -158,6 +160,7 @@ def _accuracy(results: Results, alpha: float) -> Iterator[Grid]:
         "Accuracy after the last round, %.",
         lambda row, rule: _percent(results.mean(alpha, row, rule, "accuracy")),
         ceiling=True,
+        published=results.matrix.published,
     )
 
 
@@ -218,7 +221,7 @@ def _detection(results: Results, alpha: float) -> Iterator[Grid]:
             rows.append((f"{attack_words(row)}{' *' if outside else ''}", tuple(cells)))
         yield Grid(
             "detection",
-            _title(f"Detection by {judge}", alpha),
+            _title(f"Detection by {judge}", results, alpha),
             "Caught, accused: malicious and honest clients quarantined or rejected after the last round, with their "
             "number over all seeds. Client-rounds: the same in every round, malicious ones where they attack. AUROC "
             "and TPR: over client-rounds, by the judge's own evidence. Rounds: until half of the malicious clients are "
@@ -315,8 +318,12 @@ def _by_rule(
     rows: Sequence[Against] | None = None,
     ceiling: bool = False,
     judge: str | None = None,
+    published: Published | None = None,
 ) -> Grid:
-    """A table of attacks by rules, perhaps of a judge against them; * and n/a mark what is outside a bound."""
+    """A table of attacks by rules, perhaps of a judge against them; * and n/a mark what is outside a bound.
+
+    Published figures stand in columns of their own, to the right of ours.
+    """
     names = list(results.matrix.rule_names if rules is None else rules)
 
     def marked(row: Against, rule: str) -> Entry:
@@ -332,15 +339,25 @@ def _by_rule(
     body = []
     for row in results.matrix.rows if rows is None else rows:
         first = [entry((NOBODY, row[1]), CEILING)] if ceiling else []
-        body.append((attack_words(row), (*first, *(marked(row, rule) for rule in names))))
+        last = [_elsewhere(published, row, rule) for rule in published.rules] if published is not None else []
+        body.append((attack_words(row), (*first, *(marked(row, rule) for rule in names), *last)))
     outside = " * outside the judge's bound." if any("*" in c.text for _, cells in body for c in cells) else ""
     header = ("attack", *(["ceiling"] if ceiling else []), *names)
     spread = "" if "median" in caption else " Means over seeds with 95 % confidence intervals (Student's t)."
-    return Grid(topic, _title(title, alpha), f"{caption}{spread}{outside}", header, tuple(body))
+    source = ""
+    if published is not None:
+        header += tuple(f"{rule}, {_PUBLISHED}" for rule in published.rules)
+        source = f" {_PUBLISHED.capitalize()}: {published.source}."
+    return Grid(topic, _title(title, results, alpha), f"{caption}{spread}{outside}{source}", header, tuple(body))
 
 
-def _title(text: str, alpha: float) -> str:
-    return f"{text}, \u03b1 = {alpha:g}"
+def _elsewhere(published: Published, row: Against, rule: str) -> Entry:
+    accuracy = published.look_up(rule, row)
+    return Entry(UNDEFINED) if accuracy is None else Entry(f"{100 * accuracy:g}", shade=accuracy)
+
+
+def _title(text: str, results: Results, alpha: float) -> str:
+    return f"{text}, {results.matrix.skew(alpha)}"
 
 
 def _percent(interval: Interval | None, *, counts: str = "", bad: bool = False) -> Entry:

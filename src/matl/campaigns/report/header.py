@@ -18,6 +18,7 @@ _DEALT = {
     "iid": "with data dealt out evenly",
     "shards": "each with a few shards of the data sorted by class",
     "classes": "each with a few classes alone",
+    "group_bias": "in groups biased towards one class each",
     "quantity": "some of them with much data and many with little",
     "rotation": "each with its images at an angle of its own",
     "brightness": "each with images brighter or darker by an amount of its own",

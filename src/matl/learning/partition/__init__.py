@@ -3,7 +3,13 @@
 from matl.learning.partition.base import PARTITIONS, IndexPartition, Partition
 from matl.learning.partition.feature import BrightnessPartition, RotationPartition
 from matl.learning.partition.federated import FederatedData, hold_out, split_federation
-from matl.learning.partition.label import ClassesPartition, DirichletPartition, IidPartition, ShardsPartition
+from matl.learning.partition.label import (
+    ClassesPartition,
+    DirichletPartition,
+    GroupBiasPartition,
+    IidPartition,
+    ShardsPartition,
+)
 from matl.learning.partition.natural import NaturalPartition
 from matl.learning.partition.quantity import QuantityPartition
 from matl.learning.partition.statistics import PartitionStatistics
@@ -14,6 +20,7 @@ __all__ = [
     "ClassesPartition",
     "DirichletPartition",
     "FederatedData",
+    "GroupBiasPartition",
     "IidPartition",
     "IndexPartition",
     "NaturalPartition",

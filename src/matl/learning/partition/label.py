@@ -12,7 +12,7 @@ from matl.errors import InvalidValueError
 from matl.learning.datasets import Dataset
 from matl.learning.partition.base import PARTITIONS, IndexPartition, check_enough
 
-__all__ = ["ClassesPartition", "DirichletPartition", "IidPartition", "ShardsPartition"]
+__all__ = ["ClassesPartition", "DirichletPartition", "GroupBiasPartition", "IidPartition", "ShardsPartition"]
 
 
 @PARTITIONS.register("iid")
@@ -137,4 +137,50 @@ class ClassesPartition(IndexPartition):
                 )
             for client, part in zip(held, np.array_split(members, len(held)), strict=True):
                 owner[part] = client
+        return owner
+
+
+@PARTITIONS.register("group_bias")
+@dataclass(frozen=True, slots=True)
+class GroupBiasPartition(IndexPartition):
+    """Label skew: clients form as many groups as there are classes, and each group is biased towards one class.
+
+    A sample goes to the group of its class with probability `bias` and otherwise to any other group alike; in its
+    group, to any client alike. Groups are drawn at random and equally large up to one client. With fewer clients than
+    classes every client is a group, and some of them are biased towards several classes.
+
+    Parameters
+    ----------
+    bias : float
+        Probability q, in [0, 1]. With 1 / K for K classes it is IID, with 1 every client holds one class.
+
+    Examples
+    --------
+    >>> data = Dataset("tiny", np.eye(6, dtype=np.float32), np.array([0, 0, 0, 1, 1, 1]), 2)
+    >>> dealt = GroupBiasPartition(bias=1.0).deal(data, 2, np.random.default_rng(0))
+    >>> sorted(client.y.tolist() for client in dealt)
+    [[0, 0, 0], [1, 1, 1]]
+
+    References
+    ----------
+    Cao et al., "FLTrust: Byzantine-robust Federated Learning via Trust Bootstrapping", NDSS 2021, after Fang et al.,
+    "Local Model Poisoning Attacks to Byzantine-Robust Federated Learning", USENIX Security 2020.
+    """
+
+    bias: float = 0.5
+
+    def __post_init__(self) -> None:
+        validate.fraction(bias=self.bias)
+
+    def assign(self, data: Dataset, clients: int, rng: np.random.Generator) -> NDArray[np.intp]:
+        """Draw each sample's group, then its client in there."""
+        groups = min(data.num_classes, clients)
+        # 1 to groups - 1 steps from the own group reach every other one with equal probability.
+        steps = 1 + rng.integers(max(groups - 1, 1), size=len(data))
+        away = np.where(rng.random(len(data)) < self.bias, 0, steps)
+        members = np.array_split(rng.permutation(clients), groups)
+        owner = np.empty(len(data), np.intp)
+        for group, within in enumerate(members):
+            chosen = np.flatnonzero((data.y + away) % groups == group)
+            owner[chosen] = rng.choice(within, len(chosen))
         return owner
