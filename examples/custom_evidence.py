@@ -3,8 +3,7 @@
 import numpy as np
 
 import matl
-from matl.trust.calibration import Shadows
-from matl.trust.calibration import typicality
+from matl.trust.calibration import Shadows, typicality
 
 
 # --8<-- [start:evidence]

@@ -11,10 +11,12 @@ from matl.modes import Mode0, Mode1
 from matl.records import Unit
 from matl.simulation import build_simulation, load_config
 from matl.state import pack
+from matl.trust.levels import DRIFT_COHORT
 
-N, ROUNDS = 20, 5  # in the fifth round there is a past to turn from
-PEER_BASED = {"collusion", "strongest", "suspicion", "tcdm", "trust", "trust_low", "trust_high"}
-"""Channels of Mode 1 that depend on other clients, by their definition; every other one must not."""
+N, FEW, ROUNDS = 20, DRIFT_COHORT - 1, 5  # in the fifth round there is a past to turn from
+PEER_BASED = {"collusion", "strongest", "suspicion", "tcdm", "trust", "trust_low", "trust_high", "share"}
+"""Channels of Mode 1 that depend on other clients, by their definition; every other one must not, in cohorts too small
+for a drift (`matl.trust.levels.drift`), which is the one thing that clients as a whole may move, and only downwards."""
 CALIBRATION = ("shadow_scores", "shadow_mix", "shadow_past")
 
 
@@ -45,6 +47,9 @@ class Listener:
         self.oracle, self.asked = oracle, []
         self.digest, self.num_classes = oracle.digest, oracle.num_classes
 
+    def steps(self, samples):
+        return self.oracle.steps(samples)
+
     def atoms(self, *given):
         self.asked.append(given)
         return self.oracle.atoms(*given)
@@ -59,9 +64,9 @@ class Listener:
 
 
 @cache
-def played(kind):
+def played(kind, clients=N):
     """A mode and the cohorts of a federation with sign flippers that it judged."""
-    config = load_config(None, {"dataset": "synthetic", "clients": N, "rounds": ROUNDS, "mode": kind, "seed": 4})
+    config = load_config(None, {"dataset": "synthetic", "clients": clients, "rounds": ROUNDS, "mode": kind, "seed": 4})
     recorder = Recorder(build_simulation(config).workload.mode)
     simulation = build_simulation(config, mode=recorder)
     for _ in simulation.run(simulation.init()):
@@ -88,10 +93,11 @@ def with_other_updates(cohort, keep):
     return replace(cohort, X=UpdateMatrix(X))
 
 
-def test_the_updates_of_others_move_no_shadow_and_no_calibrated_channel():
-    keep, (mode, layout, cohorts) = 7, played("mode1")
-    plain, state = judged(mode, layout, cohorts)
-    other, after = judged(mode, layout, [with_other_updates(cohort, keep) for cohort in cohorts])
+@pytest.mark.parametrize("clients", [FEW, N])
+def test_the_updates_of_others_move_no_shadow(clients):
+    mode, layout, cohorts = played("mode1", clients)
+    _, state = judged(mode, layout, cohorts)
+    _, after = judged(mode, layout, [with_other_updates(cohort, 7) for cohort in cohorts])
     calibration = [name for name in state if name.startswith("shadow_")]
     assert len(calibration) >= 2
     for name in calibration:
@@ -99,6 +105,13 @@ def test_the_updates_of_others_move_no_shadow_and_no_calibrated_channel():
     for name in ("shadow_residuals", "shadow_compositions"):
         assert state["standing"][name].any()
         assert state["standing"][name].tobytes() == after["standing"][name].tobytes()
+
+
+def test_the_updates_of_others_move_no_calibrated_channel():
+    mode, layout, cohorts = played("mode1", FEW)
+    plain, _ = judged(mode, layout, cohorts)
+    keep = next(row for row, verdict in enumerate(plain[-1].verdicts) if verdict.weight == 1.0)
+    other, _ = judged(mode, layout, [with_other_updates(cohort, keep) for cohort in cohorts])
     for one, two in zip(plain, other, strict=True):
         mine, theirs = one.verdicts[keep].evidence, two.verdicts[keep].evidence
         own = set(mode.channels) - PEER_BASED
@@ -110,7 +123,7 @@ def test_the_updates_of_others_move_no_shadow_and_no_calibrated_channel():
 
 
 def test_who_else_is_there_moves_a_calibrated_channel_by_rounding_alone():
-    mode, layout, cohorts = played("mode1")
+    mode, layout, cohorts = played("mode1", FEW)
     few = [
         replace(
             cohort,

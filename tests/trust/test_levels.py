@@ -1,7 +1,17 @@
 import numpy as np
+import pytest
 
 from matl.trust.calibration import Expectation, Shadows, circumstances
-from matl.trust.levels import FIGURES, LEVELS, LevelBars, judge_levels, round_scores
+from matl.trust.levels import (
+    DRIFT_COHORT,
+    FIGURES,
+    LEAST_SCORE,
+    LEVELS,
+    LevelBars,
+    drift,
+    judge_levels,
+    round_scores,
+)
 from matl.trust.sequential import WINDOW
 
 ROUNDS = 12
@@ -95,3 +105,30 @@ def test_gain_and_share_are_heard_together():
     raised = round_scores(more, about, expected) - scores
     assert (raised[:, 0] > 0).all()
     assert not raised[:, 1:].any()
+
+
+def test_drift_is_what_most_of_the_cohort_shows_and_never_raises_a_score():
+    rng = np.random.default_rng(7)
+    strange, usual = 1.5 + 0.5 * rng.normal(size=(40, 4)), rng.normal(size=(40, 4)) - 1.0
+    assert (drift(strange) > 1.0).all()
+    assert not drift(usual).any()
+    assert not drift(strange[: DRIFT_COHORT - 1]).any()
+
+
+@pytest.mark.parametrize("lie", [-50.0, 0.0, 50.0])
+def test_liars_lift_the_drift_to_the_honest_median_and_no_further(lie):
+    rng = np.random.default_rng(8)
+    honest = 1.0 + rng.normal(size=(55, 4))
+    found = drift(np.concatenate([honest, np.full((45, 4), lie)]))
+    assert (found >= 0.0).all()
+    assert (found <= np.quantile(honest, 0.56, axis=0)).all()
+
+
+def test_one_silent_round_does_not_outweigh_a_loud_one():
+    rng = np.random.default_rng(9)
+    shadows = Shadows.draw(10, 120, seed=0)
+    about = circumstances(shadows.sizes, shadows.mixes)
+    shown = rng.normal(size=(120, 5))
+    expected = Expectation.of(shown, about)
+    silent = np.full((1, 5), -1e6)
+    assert (round_scores(silent, about[:1], expected) == LEAST_SCORE).all()

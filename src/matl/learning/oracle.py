@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -15,7 +16,7 @@ from matl.learning.local import LocalTraining, train_locally
 from matl.learning.tasks import Task
 from matl.params import Float32, values_hash
 from matl.state import digest
-from matl.trust.calibration import Shadows
+from matl.trust.calibration import SIZES, Shadows
 from matl.trust.oracle import Atoms
 
 __all__ = ["RootOracle"]
@@ -24,6 +25,7 @@ _FOLDS = 2
 _SHIFT = 1 / 16
 """Part of an image's height by which a sample is moved up, down, left and right: one pixel of 16, half a pixel of 8.
 A few root samples have to stand for all that clients hold. Chosen on development seeds 0-2."""
+_MOST_HELD = SIZES[-1]
 _AT_ONCE = 16  # simulated clients whose samples are gathered at a time
 
 
@@ -117,6 +119,10 @@ class RootOracle:
         pairs = np.argwhere(wrong).astype(np.int64)
         return Atoms(honest=-gradients[labels, labels], poison=-gradients[wrong], pairs=pairs)
 
+    def steps(self, samples: int) -> int:
+        """See `matl.trust.oracle.Oracle`."""
+        return self.recipe.steps_for(samples)
+
     def loss(self, params: Float32) -> float:
         """See `matl.trust.oracle.Oracle`."""
         losses, _ = self.task.loss_and_gradient(params[None], self.root.X[None], self.root.y[None])
@@ -125,11 +131,15 @@ class RootOracle:
     def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
         """See `matl.trust.oracle.Oracle`. Cost: M times a client's own local training."""
         updates = np.empty((len(shadows.sizes), params.size), np.float32)
-        for start in range(0, len(updates), _AT_ONCE):
-            chosen = range(start, min(start + _AT_ONCE, len(updates)))
-            clients = [self._holding(index, shadows.mixes[index], int(shadows.sizes[index]), fold) for index in chosen]
-            rngs = [np.random.default_rng([seed, index]) for index in chosen]
-            updates[chosen.start : chosen.stop] = train_locally(self.task, params, clients, self.recipe, rngs)
+        steps = np.array([self.steps(int(size)) for size in shadows.sizes])
+        for count in np.unique(steps):
+            recipe = replace(self.recipe, epochs=None, steps=int(count))
+            alike = np.flatnonzero(steps == count)
+            for start in range(0, len(alike), _AT_ONCE):
+                chosen = alike[start : start + _AT_ONCE]
+                clients = [self._holding(i, shadows.mixes[i], int(shadows.sizes[i]), fold) for i in chosen.tolist()]
+                rngs = [np.random.default_rng([seed, i]) for i in chosen.tolist()]
+                updates[chosen] = train_locally(self.task, params, clients, recipe, rngs)
         return updates
 
     def root_update(self, params: Float32, seed: int) -> Float32:
@@ -143,6 +153,8 @@ class RootOracle:
     def _holding(self, index: int, mix: NDArray[np.float64], size: int, fold: int) -> Dataset:
         """What a simulated client holds: samples that stay the same, so that it fits them as a real client does."""
         rng = np.random.default_rng([self.seed, 1 + fold, index])
+        # One that holds more trains longer, but a few root samples cannot stand for more than that many.
+        size = min(size, _MOST_HELD)
         labels = rng.choice(self.num_classes, size=size, p=mix)
         own = self._folds[fold]
         counts = np.array([len(indices) for indices in own])

@@ -16,14 +16,16 @@ from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
 from matl.trust.attribution import Attribution, attribute
-from matl.trust.balance import TOLERATED, balanced
+from matl.trust.balance import MOST, TOLERATED, balanced
 from matl.trust.calibration import (
     CONCENTRATIONS,
     LEAST_SPREAD,
+    MOST_WORK,
     SIZES,
     Expectation,
     Shadows,
     circumstances,
+    sizes_for,
     tail_probability,
 )
 from matl.trust.collusion import ORIGINAL, originals
@@ -31,10 +33,14 @@ from matl.trust.composite import Composite
 from matl.trust.consistency import MEMORY, faded, turn, turn_evidence
 from matl.trust.findings import GOOD, SUSPECT, Agreement, Findings
 from matl.trust.levels import (
+    DRIFT_COHORT,
+    DRIFT_QUANTILE,
+    LEAST_SCORE,
     LEVELS,
     MEMORIES,
     PAIR_OFFSET,
     LevelBars,
+    drift,
     figures,
     judge_levels,
     round_scores,
@@ -47,10 +53,12 @@ from matl.trust.view import View
 
 __all__ = ["Mode1"]
 
-_VERSION = 4
+_VERSION = 5
 _SKETCH_WIDTH = 512
 _FOLDS = 2
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
+_UNEQUAL = 1.4  # times the bars where clients train for different times, which a few root samples show less well
+_SILENT = 0.01  # of the shadows' median norm: less says nothing
 _TINY = 1e-12
 _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
@@ -66,12 +74,18 @@ _FIXED = [
         WINDOW,
         MEMORY,
         PAIR_OFFSET,
+        MOST,
         TOLERATED,
+        _SILENT,
+        _UNEQUAL,
         ORIGINAL,
     ),
-    *(*MEMORIES, *CONCENTRATIONS, *SIZES, LEAST_SPREAD),
+    *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK),
 ]
-"""Constants that are nobody's to set, but that a judgement depends on."""
+"""Constants that are nobody's to set, but that a judgement depends on; a change of any other changes `_VERSION`."""
+_STATE = (
+    *("version", "size", "sizes", "sketch_seed", "shadow_scores", "shadow_mix", "shadow_past", "clients", "standing"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,7 @@ class _Seen:
 
     fold: int
     sketch_seed: int
+    sizes: list[int]
     atoms: Atoms
     held: NDArray[np.int64]
     clients: View
@@ -119,7 +134,8 @@ class Mode1:
     (*joint*, `matl.trust.levels`). The strongest evidence pays into a bank of suspicion (`matl.trust.sequential`),
     which only good conduct wears off, and a unit is quarantined while its balance is above zero; from three quarters
     of a bar on it is suspected and counts half. The aggregate is the weighted mean of all that are not in quarantine,
-    each clipped to one and a half times their median norm.
+    each clipped to one and a half times their median norm; those that move as one count as one, and weights are
+    balanced over the classes (`matl.trust.balance`). A verdict's ``share`` is what the client had of it in the end.
 
     A verdict's evidence also holds ``pogq``, the proof of gradient quality: the probability that a simulated honest
     client shows at least this much evidence, in [0, 1]. With ``tcdm`` and ``entropy``, calibrated alike, it makes up
@@ -151,7 +167,8 @@ class Mode1:
     -----
     All constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their rate is
     measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and triggers that
-    the root never shows. Cost per round: K^2 passes over a fold of the root, M local trainings, and O(n d K^2).
+    the root never shows. Cost per round: K^2 passes over a fold of the root, M local trainings, and O(n d K^2 + n^2 k)
+    for sketches of k numbers.
     """
 
     oracle: Oracle
@@ -180,13 +197,14 @@ class Mode1:
     @property
     def channels(self) -> tuple[str, ...]:
         """See `matl.records.Mode`."""
-        return (*LEVELS, "joint", "turn", "collusion", "strongest", "pogq", *COMPONENTS, "suspicion")
+        return (*LEVELS, "joint", "turn", "collusion", "strongest", "pogq", *COMPONENTS, "suspicion", "share")
 
     def init(self, layout: ParamLayout) -> State:
         """See `matl.records.Mode`."""
         return {
             "version": _VERSION,
             "size": layout.size,
+            "sizes": [],  # what shadows hold, chosen with the first cohort
             "sketch_seed": None,  # drawn with the first cohort, so that nobody can know the sketch beforehand
             # The shadows, and after them the same with their updates sent backwards.
             "shadow_scores": np.full((2 * self.shadows, WINDOW, len(LEVELS)), np.nan, np.float32),
@@ -210,7 +228,10 @@ class Mode1:
         rows = book.rows(cohort.ids)
         findings, yardstick = self._measure(cohort, seen, book, rows, state)
         book.agreement[rows] = np.nan_to_num(findings.agreement.evidence)
-        book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, findings.good)
+        norms = seen.clients.attribution.norms
+        # Who says nothing shows no conduct, be it good or bad.
+        good = findings.good & (norms > _SILENT * np.median(seen.shadows.attribution.norms))
+        book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, good)
         book = _with_reasons(book, rows, findings.reasons())
         pogq = self._pogq(findings, yardstick)
         composite, standing = Standing.after(
@@ -220,7 +241,7 @@ class Mode1:
         judgement = self._judgement(cohort, seen, findings, told, book, rows)
 
         # A quarantined client's past stays as it was: it is released for going back to it, not for having moved on.
-        learning = (book.suspicion[rows] == 0) & (seen.clients.attribution.norms > 0)
+        learning = (book.suspicion[rows] == 0) & (norms > 0)
         learn = rows[learning]
         book.past[learn, seen.fold] = faded(book.past[learn, seen.fold], seen.clients.directions[learning])
         book.seen[learn, seen.fold] += 1
@@ -228,6 +249,7 @@ class Mode1:
             "version": _VERSION,
             "size": state["size"],
             "sketch_seed": seen.sketch_seed,
+            "sizes": seen.sizes,
             "shadow_scores": yardstick.scores,
             "shadow_mix": yardstick.mix,
             "shadow_past": yardstick.past,
@@ -237,7 +259,9 @@ class Mode1:
         return judgement, after
 
     def _check(self, cohort: Cohort, state: State) -> None:
-        shadows = len(state.get("shadow_scores", ())) // 2
+        if missing := [name for name in _STATE if name not in state]:
+            raise StateError(f"the state lacks {', '.join(missing)}; it is none of Mode1: start from Mode1.init")
+        shadows = len(state["shadow_scores"]) // 2
         if (state.get("version"), state.get("size"), shadows) != (_VERSION, cohort.params.size, self.shadows):
             raise StateError(
                 f"expected a state of Mode1 version {_VERSION} for {cohort.params.size} parameters and {self.shadows} "
@@ -251,7 +275,8 @@ class Mode1:
         sketch_seed = cohort.seed if state["sketch_seed"] is None else state["sketch_seed"]
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
         atoms = self.oracle.atoms(cohort.params, fold)
-        simulants = Shadows.draw(self.oracle.num_classes, self.shadows, self.seed)
+        sizes = state["sizes"] or sizes_for(_held(cohort.weights), self.oracle.steps)
+        simulants = Shadows.draw(self.oracle.num_classes, self.shadows, self.seed, sizes)
         simulated = self.oracle.honest(cohort.params, simulants, cohort.seed, 1 - fold)
         if not (np.isfinite(simulated).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
             raise UndecidedError(
@@ -260,7 +285,12 @@ class Mode1:
             )
         clients, shadows = View.of(cohort.X, atoms, sketch), View.of(UpdateMatrix(simulated), atoms, sketch)
         flipped = attribute(UpdateMatrix(-simulated), atoms)
-        return _Seen(fold, sketch_seed, atoms, simulants.sizes, clients, shadows, flipped)
+        return _Seen(fold, sketch_seed, list(sizes), atoms, simulants.sizes, clients, shadows, flipped)
+
+    def _steps(self, held: NDArray[np.floating] | NDArray[np.integer], sizes: list[int]) -> NDArray[np.float64] | None:
+        """Local steps of who holds so much, as far as shadows train; ``None`` where all take as many."""
+        steps = np.array([self.oracle.steps(int(min(samples, sizes[-1]))) for samples in (*held, *sizes)], np.float64)
+        return None if len(set(steps.tolist())) == 1 else steps[: len(held)]
 
     def _measure(
         self, cohort: Cohort, seen: _Seen, book: Book, rows: NDArray[np.intp], state: State
@@ -271,17 +301,21 @@ class Mode1:
         shadow_mix = _MIX_MEMORY * state["shadow_mix"] + np.concatenate([shadows.attribution.mix, flipped.mix])
         usual_work = float(np.median(shadows.attribution.work)) + _TINY
         shown = np.concatenate([figures(each, usual_work) for each in (shadows.attribution, flipped)])
-        about = circumstances(np.tile(seen.held, 2), _normalised(shadow_mix))
+        held = np.tile(seen.held, 2)
+        steps = self._steps(held, seen.sizes)
+        about = circumstances(held, _normalised(shadow_mix), steps)
         expected = Expectation.of(shown[: self.shadows], about[: self.shadows])
         shadow_scores = _moved(state["shadow_scores"], round_scores(shown, about, expected))
         own_figures = figures(clients.attribution, usual_work)
-        own = circumstances(_held(cohort.weights), _normalised(book.mix[rows]))
-        book.scores[rows, -1] = round_scores(own_figures, own, expected)
+        claimed = _held(cohort.weights)
+        own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
+        scores = round_scores(own_figures, own, expected)
+        book.scores[rows, -1] = scores - drift(scores)
         levels = judge_levels(
             book.scores[rows].astype(np.float64),
             shadow_scores[: self.shadows].astype(np.float64),
             shadow_scores[self.shadows :].astype(np.float64),
-            self.bars,
+            self.bars if steps is None else self.bars.times(_UNEQUAL),
         )
 
         turned = turn(clients.directions, book.past[rows, seen.fold])
@@ -294,8 +328,8 @@ class Mode1:
         agreement = Agreement.of(clients, shadows, self.collusion_bar)
         # A client may be copied against its will. To agree with others time and again is its own doing, unless it went
         # on as before and they came to it.
-        colluding = np.minimum(agreement.evidence, book.agreement[rows])
-        colluding[originals(agreement.alike, turned)] = 0.0
+        copied = originals(agreement.alike, turned)
+        colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
         findings = Findings(
             clients,
             seen.atoms.pairs,
@@ -306,6 +340,7 @@ class Mode1:
             float(np.median(shadow_turned)),
             turns,
             agreement,
+            copied,
             colluding,
         )
         turns_of_shadows = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
@@ -335,29 +370,32 @@ class Mode1:
         clients, suspicion = seen.clients.attribution, book.suspicion[rows]
         quarantined = suspicion > 0
         suspected = ~quarantined & (findings.strongest > SUSPECT)
-        kept = ~quarantined
-        like = findings.agreement.alike[:, kept].sum(axis=1)  # who are as one count as one
+        # Who are as one count as one, but whoever they copy is not to lose by it.
+        like = np.where(findings.copied, 0, findings.agreement.alike[:, ~quarantined].sum(axis=1))
         trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0) / (1 + like))
         weights = trust * cohort.weights
-        limit = _LONGEST * float(np.median(clients.norms[kept])) if kept.any() else 0.0
-        scale = np.minimum(1.0, limit / np.maximum(clients.norms, np.finfo(np.float32).tiny))
+        moved = clients.norms[~quarantined & (clients.norms > 0)]  # or those who send nothing would stop everybody
+        limit = _LONGEST * float(np.median(moved)) if len(moved) else 0.0
+        clipped = clients.norms > limit
+        scale = np.where(clipped, limit / np.where(clipped, clients.norms, 1.0), 1.0)
         # With nobody left to believe the model stays where it is.
         share = np.zeros(len(rows))
         if weights.sum() > 0:
             reach = np.linalg.norm(seen.atoms.honest, axis=1)
             usual_mix = seen.shadows.attribution.mix.mean(axis=0)
-            share = _balanced(weights / weights.sum(), clients.clean * scale[:, None], usual_mix, reach) * scale
+            share = _balanced(weights / weights.sum(), clients.clean * scale[:, None], usual_mix, reach)
         channels = {
             **findings.channels,
             "joint": findings.levels.joint,
             "strongest": findings.strongest,
             **told,
+            "share": share,
         }
         verdicts = tuple(
             Verdict(
                 unit,
                 float(trust[i]),
-                _status(bool(quarantined[i]), bool(suspected[i] or like[i]), bool(scale[i] < 1.0)),
+                _status(bool(quarantined[i]), bool(suspected[i] or like[i]), bool(clipped[i])),
                 {name: float(values[i]) for name, values in channels.items() if not np.isnan(values[i])},
                 self._words(
                     float(findings.strongest[i]),
@@ -371,10 +409,10 @@ class Mode1:
         )
         diagnostics = {
             "quarantined": int(quarantined.sum()),
-            "suspected": int(suspected.sum()),
+            "suspected": int((suspected | (~quarantined & (like > 0))).sum()),
             "clip_norm": limit,
         }
-        return Judgement(Rows(cohort.X).combine(share), verdicts, diagnostics)
+        return Judgement(Rows(cohort.X).combine(share * scale), verdicts, diagnostics)
 
     def _words(self, strongest: float, suspicion: float, last: str, like: int, norm: tuple[float, float]) -> str:
         """The reason of a verdict; empty where the update counted as it came."""
@@ -385,7 +423,7 @@ class Mode1:
         if strongest > SUSPECT:
             return f"at {100 * strongest:.0f} % of the bar: it {last}"
         if like > 0:
-            return f"counts once together with {like} others that moved as one with it"
+            return f"counts once together with {like} other{'s' if like > 1 else ''} that moved as one with it"
         return f"shortened from norm {norm[0]:.3g} to {norm[1]:.3g}" if norm[0] > norm[1] else ""
 
 

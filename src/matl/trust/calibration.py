@@ -8,6 +8,7 @@ figures in units of the spread of shadows like it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,10 +19,12 @@ from matl import validate
 __all__ = [
     "CONCENTRATIONS",
     "LEAST_SPREAD",
+    "MOST_WORK",
     "SIZES",
     "Expectation",
     "Shadows",
     "circumstances",
+    "sizes_for",
     "standardise",
     "tail_probability",
     "typicality",
@@ -32,6 +35,9 @@ CONCENTRATIONS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0, 50.0)
 
 SIZES = (8, 24, 80, 250, 800)
 """Samples that shadows hold, in turn. A client that holds few overfits them, and its update looks stranger."""
+
+MOST_WORK = 8
+"""Times the median claim beyond which a claim does not make shadows train longer: or a few could make them do so."""
 
 LEAST_SPREAD = 0.01
 """Spread below which shadows are taken to differ by this much: a hundredth of a cosine or a norm is no evidence."""
@@ -62,7 +68,7 @@ class Shadows:
     sizes: NDArray[np.int64]
 
     @classmethod
-    def draw(cls, num_classes: int, count: int, seed: int) -> Shadows:
+    def draw(cls, num_classes: int, count: int, seed: int, sizes: Sequence[int] = SIZES) -> Shadows:
         """``count`` clients of ``num_classes`` classes: every concentration with every size, then again.
 
         Examples
@@ -75,12 +81,34 @@ class Shadows:
         rng = np.random.default_rng(seed)
         turn = [CONCENTRATIONS[j % len(CONCENTRATIONS)] for j in range(count)]
         mixes = np.stack([rng.dirichlet(np.full(num_classes, concentration)) for concentration in turn])
-        sizes = np.array([SIZES[j // len(CONCENTRATIONS) % len(SIZES)] for j in range(count)], np.int64)
-        return cls(mixes, sizes)
+        held = np.array([sizes[j // len(CONCENTRATIONS) % len(sizes)] for j in range(count)], np.int64)
+        return cls(mixes, held)
 
 
-def circumstances(sizes: NDArray[np.floating] | NDArray[np.integer], mixes: Float64) -> Float64:
-    """What figures are expected to depend on, shape (n, 3): a constant, log of samples held, and label concentration.
+def sizes_for(claims: Float64, steps: Callable[[int], int]) -> tuple[int, ...]:
+    """How much shadows should hold for a federation whose clients claim to hold so much, shape (n,).
+
+    `SIZES`, unless clients that hold more also train longer; then as many sizes, up to the largest claim, or to
+    `MOST_WORK` times the median one.
+
+    Examples
+    --------
+    >>> claims = np.array([200.0, 500.0, 1000.0, 3000.0])
+    >>> sizes_for(claims, lambda samples: 10), sizes_for(claims, lambda samples: samples // 32)
+    ((8, 24, 80, 250, 800), (8, 35, 155, 682, 3000))
+    """
+    largest = int(min(claims.max(), MOST_WORK * np.median(claims)))
+    if steps(max(largest, SIZES[-1])) == steps(SIZES[-1]):
+        return SIZES
+    return tuple(np.geomspace(SIZES[0], largest, len(SIZES)).round().astype(int).tolist())
+
+
+def circumstances(
+    sizes: NDArray[np.floating] | NDArray[np.integer], mixes: Float64, steps: Float64 | None = None
+) -> Float64:
+    """What figures are expected to depend on, shape (n, 3) or (n, 4).
+
+    A constant, log of samples held, label concentration, and log of local steps where those differ.
 
     Parameters
     ----------
@@ -89,9 +117,14 @@ def circumstances(sizes: NDArray[np.floating] | NDArray[np.integer], mixes: Floa
         the largest of `SIZES` figures no longer change.
     mixes : array of shape (n, K)
         Estimated label mixes; rows sum to 1, or to 0 where nothing is known.
+    steps : float64 array of shape (n,), optional
+        Local steps of each; ``None`` where all take as many.
     """
     held = np.log(np.clip(np.asarray(sizes, np.float64), SIZES[0], SIZES[-1]))
-    return np.stack([np.ones(len(held)), held, np.square(mixes).sum(axis=1)], axis=1)
+    about = [np.ones(len(held)), held, np.square(mixes).sum(axis=1)]
+    if steps is not None:
+        about.append(np.log(steps))
+    return np.stack(about, axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +133,9 @@ class Expectation:
 
     Parameters
     ----------
-    middle : array of shape (3, F)
-        Coefficients of the expected figure.
-    spread : array of shape (3, F)
+    middle : array of shape (C, F)
+        Coefficients of the expected figure, for C circumstances.
+    spread : array of shape (C, F)
         Coefficients of the logarithm of its spread.
     """
 
@@ -117,7 +150,7 @@ class Expectation:
         ----------
         figures : array of shape (M, F)
             What shadows show.
-        about : array of shape (M, 3)
+        about : array of shape (M, C)
             Their `circumstances`.
 
         Notes
@@ -136,7 +169,7 @@ class Expectation:
         return cls(middle, np.asarray(spread, np.float64))
 
     def standardise(self, figures: Float64, about: Float64) -> Float64:
-        """Figures (n, F) of clients in circumstances (n, 3), in units of the spread of shadows like them.
+        """Figures (n, F) of clients in circumstances (n, C), in units of the spread of shadows like them.
 
         0 is the middle of those, 1 the level that 95 % of them stay under.
         """
@@ -151,8 +184,8 @@ class Expectation:
 
 
 def _least_absolute(about: Float64, figure: Float64) -> Float64:
-    """Coefficients (3,) that minimise the sum of absolute deviations, by reweighted least squares."""
-    ridge = _RIDGE * len(figure) * np.diag([0.0, 1.0, 1.0])
+    """Coefficients (C,) that minimise the sum of absolute deviations, by reweighted least squares."""
+    ridge = _RIDGE * len(figure) * np.diag([0.0] + [1.0] * (about.shape[1] - 1))
     weights = np.ones(len(figure))
     fit: Float64 = np.zeros(about.shape[1])
     for _ in range(_REWEIGHTINGS):

@@ -90,6 +90,8 @@ class Findings:
         Turn evidence.
     agreement : Agreement
         How close each is to others.
+    copied : bool array of shape (n,)
+        Who is copied by those that it is close to (`matl.trust.collusion.originals`).
     collusion : float64 array of shape (n,)
         Collusion evidence.
     """
@@ -103,6 +105,7 @@ class Findings:
     usual_turn: float
     turn: Float64
     agreement: Agreement
+    copied: NDArray[np.bool_]
     collusion: Float64
 
     @cached_property

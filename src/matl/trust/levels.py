@@ -13,7 +13,20 @@ from matl.trust.calibration import Expectation, standardise
 from matl.trust.norm import log_norms
 from matl.trust.sequential import matched_rounds, smooth
 
-__all__ = ["FIGURES", "LEVELS", "MEMORIES", "LevelBars", "Levels", "figures", "judge_levels", "round_scores"]
+__all__ = [
+    "DRIFT_COHORT",
+    "DRIFT_QUANTILE",
+    "FIGURES",
+    "LEAST_SCORE",
+    "LEVELS",
+    "MEMORIES",
+    "LevelBars",
+    "Levels",
+    "drift",
+    "figures",
+    "judge_levels",
+    "round_scores",
+]
 
 FIGURES = ("gain", "share", "pair", "alien", "log_norm")
 """What is measured of an update, in this order."""
@@ -26,6 +39,17 @@ MEMORIES = (0.5, 0.85)
 
 PAIR_OFFSET = 0.02
 """Part of a usual client's training below which it makes no difference how little of it is relabelled."""
+
+DRIFT_QUANTILE = 0.3
+"""Quantile of the cohort's scores that is held to be honest: with 45 % liars, all of them loud, it is the honest 55 %
+quantile, so that liars can lift the drift to about the honest median and no further."""
+
+LEAST_SCORE = -3.0
+"""What a round can say in a client's favour, in units of the shadows' spread. Without a limit one all-zero update would
+outweigh any number of enormous ones."""
+
+DRIFT_COHORT = 10
+"""Clients below which a quantile of theirs says nothing."""
 
 _FIRST_LOOK = 1.5  # one round alone is weak evidence: it has to be this much stronger
 _FAST = 1.25  # and a memory of two rounds is weaker than one of six
@@ -54,6 +78,10 @@ class LevelBars:
 
     def __post_init__(self) -> None:
         validate.positive(relabelling=self.relabelling, pair=self.pair, alien=self.alien, norm=self.norm)
+
+    def times(self, factor: float) -> LevelBars:
+        """All bars multiplied by ``factor``."""
+        return LevelBars(*(factor * bar for bar in (self.relabelling, self.pair, self.alien, self.norm)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +136,29 @@ def round_scores(measured: Float64, about: Float64, expected: Expectation) -> Fl
     outliers, and they are not the same clients. *Pair*, *alien* and *norm* are one figure each.
     """
     gain, share, pair, alien, log_norm = expected.standardise(measured, about).T
-    return np.stack([gain + share, pair, alien, log_norm], axis=1)
+    return np.asarray(np.maximum(np.stack([gain + share, pair, alien, log_norm], axis=1), LEAST_SCORE))
+
+
+def drift(scores: Float64) -> Float64:
+    """How much stranger than simulated clients most real ones look this round, per channel, (L,); never below 0.
+
+    The model comes to fit what clients hold, and never the root: later in training, and the more they train, honest
+    clients look stranger than shadows. What most of the cohort shows is no evidence against anyone.
+
+    Parameters
+    ----------
+    scores : array of shape (n, L)
+        `round_scores` of the clients of a round.
+
+    Examples
+    --------
+    >>> honest, loud = np.linspace(0.6, 1.6, 11), np.full(9, 50.0)
+    >>> drift(np.concatenate([honest, loud])[:, None]).round(2)
+    array([1.17])
+    """
+    if len(scores) < DRIFT_COHORT:
+        return np.zeros(scores.shape[1])
+    return np.asarray(np.maximum(np.quantile(scores, DRIFT_QUANTILE, axis=0), 0.0))
 
 
 def judge_levels(clients: Float64, shadows: Float64, flipped: Float64, bars: LevelBars) -> Levels:

@@ -51,6 +51,9 @@ class Oracle(Protocol):
     def atoms(self, params: Float32, fold: int) -> Atoms:
         """Directions at parameters (d,) from one fold of the root."""
 
+    def steps(self, samples: int) -> int:
+        """Local steps that the recipe asks of a client with that many samples."""
+
     def loss(self, params: Float32) -> float:
         """Mean loss of parameters (d,) on the whole root."""
 
