@@ -90,7 +90,7 @@ def test_silence_is_no_good_conduct():
 
 def test_silence_every_other_round_does_not_hide_enormous_updates():
     def alternate(updates, t):
-        updates[:BAD] *= 20.0 if t % 2 else 0.0
+        updates[:BAD] *= 1e4 if t % 2 else 0.0
 
     judgements, _, _ = play(alternate, rounds=8)
     assert quarantined(judgements[-1]) >= set(range(BAD))

@@ -57,7 +57,10 @@ _VERSION = 5
 _SKETCH_WIDTH = 512
 _FOLDS = 2
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
-_UNEQUAL = 1.4  # times the bars where clients train for different times, which a few root samples show less well
+# Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
+# them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused instead of 18.
+_FEW = 100.0  # samples
+_LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing
 _TINY = 1e-12
 _NO_OPINION = np.nan
@@ -77,7 +80,8 @@ _FIXED = [
         MOST,
         TOLERATED,
         _SILENT,
-        _UNEQUAL,
+        _FEW,
+        _LENIENT,
         ORIGINAL,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK),
@@ -315,8 +319,8 @@ class Mode1:
             book.scores[rows].astype(np.float64),
             shadow_scores[: self.shadows].astype(np.float64),
             shadow_scores[self.shadows :].astype(np.float64),
-            self.bars if steps is None else self.bars.times(_UNEQUAL),
-        )
+            self.bars,
+        ).over(np.where((claimed < _FEW) | (steps is not None), _LENIENT, 1.0))
 
         turned = turn(clients.directions, book.past[rows, seen.fold])
         shadow_past = state["shadow_past"].copy()

@@ -44,9 +44,9 @@ DRIFT_QUANTILE = 0.3
 """Quantile of the cohort's scores that is held to be honest: with 45 % liars, all of them loud, it is the honest 55 %
 quantile, so that liars can lift the drift to about the honest median and no further."""
 
-LEAST_SCORE = -3.0
-"""What a round can say in a client's favour, in units of the shadows' spread. Without a limit one all-zero update would
-outweigh any number of enormous ones."""
+LEAST_SCORE = -1.0
+"""What a short update can say in a client's favour, in units of the shadows' spread. The logarithm of its norm has no
+limit of its own, and one all-zero update would outweigh any number of enormous ones."""
 
 DRIFT_COHORT = 10
 """Clients below which a quantile of theirs says nothing."""
@@ -79,10 +79,6 @@ class LevelBars:
     def __post_init__(self) -> None:
         validate.positive(relabelling=self.relabelling, pair=self.pair, alien=self.alien, norm=self.norm)
 
-    def times(self, factor: float) -> LevelBars:
-        """All bars multiplied by ``factor``."""
-        return LevelBars(*(factor * bar for bar in (self.relabelling, self.pair, self.alien, self.norm)))
-
 
 @dataclass(frozen=True, slots=True)
 class Levels:
@@ -102,6 +98,11 @@ class Levels:
     joint: Float64
     shadows: Float64
     flipped: Float64
+
+    def over(self, factor: Float64) -> Levels:
+        """The same against bars that are ``factor``, (n,), times as high for each client."""
+        each = factor[:, None]
+        return Levels(self.evidence / each, self.joint / factor, self.shadows / each, self.flipped / each)
 
 
 def figures(attribution: Attribution, usual_work: float) -> Float64:
@@ -136,7 +137,7 @@ def round_scores(measured: Float64, about: Float64, expected: Expectation) -> Fl
     outliers, and they are not the same clients. *Pair*, *alien* and *norm* are one figure each.
     """
     gain, share, pair, alien, log_norm = expected.standardise(measured, about).T
-    return np.asarray(np.maximum(np.stack([gain + share, pair, alien, log_norm], axis=1), LEAST_SCORE))
+    return np.stack([gain + share, pair, alien, np.maximum(log_norm, LEAST_SCORE)], axis=1)
 
 
 def drift(scores: Float64) -> Float64:
