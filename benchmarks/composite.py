@@ -4,7 +4,7 @@
 
     python benchmarks/composite.py      # digits, writes benchmarks/results/composite.{json,md}; about 5 minutes
 
-Mode 1 judges; what the components need is measured beside it, on the same rounds, and decides nothing.
+Mode 1 judges and tells the calibrated components; the raw ones are made of what it remembers.
 """
 
 from __future__ import annotations
@@ -22,23 +22,15 @@ from common import markdown, write
 from numpy.typing import NDArray
 
 from matl.campaigns.statistics import mean_interval
-from matl.matrix import UpdateMatrix
-from matl.modes import Mode1
-from matl.params import Float32, ParamLayout
-from matl.records import Cohort, Judgement
+from matl.records import Cohort, Judgement, Mode
 from matl.simulation.build import build_simulation
 from matl.simulation.config import load_config
 from matl.simulation.scoring import FALSE_POSITIVE_RATES, auroc, roc
 from matl.state import State
-from matl.trust.attribution import attribute
-from matl.trust.calibration import Shadows
-from matl.trust.composite import Composite
-from matl.trust.consistency import MEMORY
 from matl.trust.diversity import diversity
-from matl.trust.entropy import ROUNDS, behaviour, composition
-from matl.trust.oracle import Atoms, Oracle
-from matl.trust.sequential import WINDOW
-from matl.trust.sketch import Sketch
+from matl.trust.entropy import entropy
+from matl.trust.oracle import FOLDS
+from matl.trust.standing import Standing
 
 SEEDS = tuple(range(5))
 """Development seeds: the components were designed on the first three of them, with the first five attacks."""
@@ -61,91 +53,39 @@ CLIENTS, BYZANTINE = 50, 0.4
 # How suspicious each component is; what is not calibrated is taken as it was meant: diverse and varied is good.
 COMPONENTS = ("PoGQ", "raw TCDM", "TCDM", "raw entropy", "entropy", "composite")
 CALIBRATED = ("PoGQ", "TCDM", "entropy")
+TOLD = {"PoGQ": "pogq", "TCDM": "tcdm", "entropy": "entropy", "composite": "trust"}
 ALARM = 0.05
 _RATE = 0.01
-
-
-class Remembering:
-    """An oracle that answers the same question of a round once."""
-
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle, self.answers = oracle, dict[str, tuple[Any, Any]]()
-        self.digest, self.num_classes = oracle.digest, oracle.num_classes
-
-    def atoms(self, params: Float32, fold: int) -> Atoms:
-        """See `Oracle`."""
-        return self._answer("atoms", params, fold)
-
-    def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
-        """See `Oracle`; the shadows are always the same."""
-        return self._answer("honest", params, shadows, seed, fold)
-
-    def _answer(self, name: str, params: Float32, *question: Any) -> Any:
-        key = params.tobytes(), question[-1]
-        if self.answers.get(name, (None,))[0] != key:
-            self.answers[name] = key, getattr(self.oracle, name)(params, *question)
-        return self.answers[name][1]
 
 
 class Observed:
     """Mode 1, and beside it every component of every client in every round: a list of arrays (n,) by name."""
 
-    def __init__(self, oracle: Oracle) -> None:
-        self.mode = Mode1(Remembering(oracle))
+    def __init__(self, mode: Mode) -> None:
+        self.mode = mode
         self.rounds: list[dict[str, NDArray[np.float64]]] = []
-        self._histories: list[Float32 | float] = [0.0, 0.0]  # clients, then shadows, by fold
-        self._compositions: list[NDArray[np.float64]] = []
-        self._arrivals: list[NDArray[np.float64]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.mode, name)
 
-    def init(self, layout: ParamLayout) -> State:
-        """See `Mode`."""
-        return self.mode.init(layout)
-
     def judge(self, cohort: Cohort, state: State) -> tuple[Judgement, State]:
         """See `Mode`. Everybody takes part in every round, so row i is the same client throughout."""
         judgement, after = self.mode.judge(cohort, state)
-        n, fold = len(cohort.ids), cohort.spec.round % 2
-        shares, residuals = self._measured(cohort, fold, after["sketch_seed"])
-        self._histories[fold] = history = MEMORY * self._histories[fold] + (1.0 - MEMORY) * residuals
-        self._compositions.append(shares)
-        self._arrivals.append(cohort.received_at)
-        window = np.stack(self._compositions[-ROUNDS:], axis=1)
-        found = diversity(history[:n], history[n:], np.stack(self._arrivals[-WINDOW:], axis=1))
-        behaved = behaviour(window[:n], window[n:])
-        pogq = np.array([verdict.evidence["pogq"] for verdict in judgement.verdicts])
-        parts = {"pogq": pogq, "tcdm": found.typical, "entropy": behaved.typical}
-        self.rounds.append(
-            {
-                "PoGQ": pogq,
-                "raw TCDM": found.community,
-                "TCDM": found.typical,
-                "raw entropy": behaved.entropy,
-                "entropy": behaved.typical,
-                "composite": Composite().score(parts, self.mode.shadows).score,
-            }
-        )
+        told = {name: np.array([verdict.evidence[name] for verdict in judgement.verdicts]) for name in TOLD.values()}
+        memory, fold = after["standing"], cohort.spec.round % FOLDS
+        book = Standing.of_state(memory["clients"])
+        company = diversity(book.residuals[:, fold], memory["shadow_residuals"][:, fold], book.arrivals)
+        present = ~np.isnan(book.compositions[0, :, 0])
+        raw = {"raw TCDM": company.community, "raw entropy": entropy(book.compositions[:, present])}
+        self.rounds.append({name: told[channel] for name, channel in TOLD.items()} | raw)
         return judgement, after
-
-    def _measured(self, cohort: Cohort, fold: int, seed: int) -> tuple[NDArray[np.float64], Float32]:
-        """Compositions (n + M, K + 2) and sketched residuals (n + M, k), clients before shadows."""
-        oracle, size = self.mode.oracle, cohort.params.size
-        atoms = oracle.atoms(cohort.params, fold)
-        shadows = Shadows.draw(oracle.num_classes, self.mode.shadows, self.mode.seed)
-        X = UpdateMatrix([cohort.X.dense(), oracle.honest(cohort.params, shadows, cohort.seed, 1 - fold)])
-        attribution, sketch = attribute(X, atoms), Sketch(size, seed)
-        clean = sketch(UpdateMatrix(atoms.honest)) / np.linalg.norm(atoms.honest, axis=1, keepdims=True)
-        directions = sketch(X) / np.maximum(attribution.norms, 1e-30)[:, None]
-        return composition(attribution), (directions - attribution.honest @ clean).astype(np.float32)
 
 
 def run(case: str, alpha: float, seed: int) -> dict[str, Any]:
     """One federation: how well each component tells client-rounds under attack from honest ones."""
     settings = {"attack": ATTACKS[case], "alpha": alpha, "seed": seed, "clients": CLIENTS, "byzantine": BYZANTINE}
     config = load_config(None, {**settings, "dataset": "digits", "rounds": ROUNDS_RUN, "mode": "mode1"}, source=case)
-    observed = Observed(build_simulation(config).workload.mode.oracle)
+    observed = Observed(build_simulation(config).workload.mode)
     simulation = build_simulation(config, mode=observed)
     for _ in simulation.run(simulation.init()):
         pass

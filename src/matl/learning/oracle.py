@@ -17,11 +17,10 @@ from matl.learning.tasks import Task
 from matl.params import Float32, values_hash
 from matl.state import digest
 from matl.trust.calibration import SIZES, Shadows
-from matl.trust.oracle import Atoms
+from matl.trust.oracle import FOLDS, Atoms
 
 __all__ = ["RootOracle"]
 
-_FOLDS = 2
 _SHIFT = 1 / 16
 """Part of an image's height by which a sample is moved up, down, left and right: one pixel of 16, half a pixel of 8.
 A few root samples have to stand for all that clients hold. Chosen on development seeds 0-2."""
@@ -79,10 +78,10 @@ class RootOracle:
                 "matl.Dataset('root', X, y, num_classes)"
             )
         counts = root.class_counts()
-        if counts.min() < _FOLDS:
-            short = ", ".join(map(str, np.flatnonzero(counts < _FOLDS)))
+        if counts.min() < FOLDS:
+            short = ", ".join(map(str, np.flatnonzero(counts < FOLDS)))
             raise InvalidValueError(
-                f"expected at least {_FOLDS} root samples of every class, got {counts.tolist()}; "
+                f"expected at least {FOLDS} root samples of every class, got {counts.tolist()}; "
                 f"collect clean samples of class {short}"
             )
         if root.num_classes != task.num_classes:
@@ -195,4 +194,4 @@ def _stratified(
 ) -> Sequence[Sequence[NDArray[np.intp]]]:
     """For each fold and each class the indices of its samples; a class is dealt to the folds in turn."""
     shuffled = [rng.permutation(np.flatnonzero(y == label)) for label in range(num_classes)]
-    return [[own[fold::_FOLDS] for own in shuffled] for fold in range(_FOLDS)]
+    return [[own[fold::FOLDS] for own in shuffled] for fold in range(FOLDS)]

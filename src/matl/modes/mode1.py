@@ -45,8 +45,8 @@ from matl.trust.levels import (
     judge_levels,
     round_scores,
 )
-from matl.trust.oracle import Atoms, Oracle
-from matl.trust.sequential import WINDOW, Bank, Book
+from matl.trust.oracle import FOLDS, Atoms, Oracle
+from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import View
@@ -55,7 +55,6 @@ __all__ = ["Mode1"]
 
 _VERSION = 5
 _SKETCH_WIDTH = 512
-_FOLDS = 2
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused instead of 18.
@@ -213,7 +212,7 @@ class Mode1:
             # The shadows, and after them the same with their updates sent backwards.
             "shadow_scores": np.full((2 * self.shadows, WINDOW, len(LEVELS)), np.nan, np.float32),
             "shadow_mix": np.zeros((2 * self.shadows, self.oracle.num_classes), np.float32),
-            "shadow_past": np.zeros((self.shadows, _FOLDS, _SKETCH_WIDTH), np.float32),
+            "shadow_past": np.zeros((self.shadows, FOLDS, _SKETCH_WIDTH), np.float32),
             "clients": Book.empty(len(LEVELS), self.oracle.num_classes, _SKETCH_WIDTH).as_state(),
             "standing": Standing.init(self.shadows, self.oracle.num_classes, _SKETCH_WIDTH),
         }
@@ -275,7 +274,7 @@ class Mode1:
 
     def _look(self, cohort: Cohort, state: State) -> _Seen:
         """Simulate honest clients, and see what they and the clients sent."""
-        fold = cohort.spec.round % _FOLDS
+        fold = cohort.spec.round % FOLDS
         sketch_seed = cohort.seed if state["sketch_seed"] is None else state["sketch_seed"]
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
         atoms = self.oracle.atoms(cohort.params, fold)
@@ -309,7 +308,8 @@ class Mode1:
         steps = self._steps(held, seen.sizes)
         about = circumstances(held, _normalised(shadow_mix), steps)
         expected = Expectation.of(shown[: self.shadows], about[: self.shadows])
-        shadow_scores = _moved(state["shadow_scores"], round_scores(shown, about, expected))
+        shadow_scores = moved(state["shadow_scores"])
+        shadow_scores[:, -1] = round_scores(shown, about, expected)
         own_figures = figures(clients.attribution, usual_work)
         claimed = _held(cohort.weights)
         own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
@@ -353,11 +353,11 @@ class Mode1:
 
     def _pogq(self, findings: Findings, yardstick: _Yardstick) -> NDArray[np.float64]:
         """Probability (n,) that a shadow shows at least as much evidence over the same rounds."""
-        levels, turn = findings.levels, findings.turn
-        own = np.fmax(levels.joint, turn)
+        levels, turns = findings.levels, findings.turn
+        own = np.fmax(levels.joint, turns)
         pogq = np.empty(len(own))
         for i in range(len(own)):
-            usual = levels.shadows[i] if np.isnan(turn[i]) else np.maximum(levels.shadows[i], yardstick.turn)
+            usual = levels.shadows[i] if np.isnan(turns[i]) else np.maximum(levels.shadows[i], yardstick.turn)
             pogq[i] = tail_probability(own[i : i + 1], usual)[0]
         return pogq
 
@@ -378,8 +378,8 @@ class Mode1:
         like = np.where(findings.copied, 0, findings.agreement.alike[:, ~quarantined].sum(axis=1))
         trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0) / (1 + like))
         weights = trust * cohort.weights
-        moved = clients.norms[~quarantined & (clients.norms > 0)]  # or those who send nothing would stop everybody
-        limit = _LONGEST * float(np.median(moved)) if len(moved) else 0.0
+        walked = clients.norms[~quarantined & (clients.norms > 0)]  # or those who send nothing would stop everybody
+        limit = _LONGEST * float(np.median(walked)) if len(walked) else 0.0
         clipped = clients.norms > limit
         scale = np.where(clipped, limit / np.where(clipped, clients.norms, 1.0), 1.0)
         # With nobody left to believe the model stays where it is.
@@ -458,13 +458,6 @@ def _normalised(mix: NDArray[np.floating]) -> NDArray[np.float64]:
     """Rows that sum to 1; a row of zeros stays as it is."""
     mix = np.ascontiguousarray(mix)  # or the order of the sums, and with it the last bit, would depend on the layout
     return np.asarray(mix / np.maximum(mix.sum(axis=1, keepdims=True), _TINY), np.float64)
-
-
-def _moved(window: Float32, scores: NDArray[np.float64]) -> Float32:
-    """The shadows' window with this round as the newest."""
-    moved = np.roll(window, -1, axis=1)
-    moved[:, -1] = scores
-    return moved
 
 
 def _with_reasons(book: Book, rows: NDArray[np.intp], said: Sequence[str]) -> Book:

@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from matl.params import Float32
 from matl.trust.calibration import Shadows
 
-__all__ = ["Atoms", "Oracle"]
+__all__ = ["FOLDS", "Atoms", "Oracle"]
+
+FOLDS = 2
+"""Parts of the root, used in turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
 from matl.params import Float32
+from matl.trust.oracle import FOLDS
 from matl.trust.table import ClientTable, column
 
-__all__ = ["WINDOW", "Bank", "Book", "matched_rounds", "smooth"]
+__all__ = ["WINDOW", "Bank", "Book", "matched_rounds", "moved", "smooth"]
 
 WINDOW = 16
 """Rounds of figures that are kept. At the slower memory the seventeenth would weigh 7 %."""
-
-_FOLDS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ class Book(ClientTable):
             (),
             np.empty((0, WINDOW, channels), np.float32),
             np.empty((0, classes), np.float32),
-            np.empty((0, _FOLDS, width), np.float32),
-            np.empty((0, _FOLDS), np.int64),
+            np.empty((0, FOLDS, width), np.float32),
+            np.empty((0, FOLDS), np.int64),
             np.empty(0),
             np.empty(0),
             (),
@@ -122,14 +122,19 @@ class Book(ClientTable):
 
     def begun(self, ids: Sequence[str]) -> Book:
         """The book at the start of a round: one empty round more, and a row for everyone in ``ids``."""
-        moved = np.roll(self.scores, -1, axis=1)
-        moved[:, -1] = np.nan
-        return replace(self, scores=moved).opened(ids)
+        return replace(self, scores=moved(self.scores)).opened(ids)
 
     def closed(self) -> Book:
         """The book at the end of a round, without clients that are neither active nor under suspicion."""
         active = ~np.isnan(self.scores[:, :, 0]).all(axis=1)
         return self.kept(active | (self.suspicion > 0))
+
+
+def moved(window: NDArray[Any]) -> NDArray[Any]:
+    """The window, of shape (m, W, ...), one round on: its oldest is gone, and its newest is empty, all NaN."""
+    after = np.roll(window, -1, axis=1)
+    after[:, -1] = np.nan
+    return after
 
 
 def smooth(window: NDArray[np.float64], present: NDArray[np.bool_], memory: float) -> NDArray[np.float64]:

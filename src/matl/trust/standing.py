@@ -14,7 +14,8 @@ from matl.trust.composite import Composite
 from matl.trust.consistency import faded
 from matl.trust.diversity import diversity
 from matl.trust.entropy import ROUNDS, behaviour, composition
-from matl.trust.sequential import WINDOW
+from matl.trust.oracle import FOLDS
+from matl.trust.sequential import WINDOW, moved
 from matl.trust.table import ClientTable, column
 from matl.trust.view import View
 
@@ -22,8 +23,6 @@ __all__ = ["COMPONENTS", "Standing"]
 
 COMPONENTS = ("tcdm", "entropy", "trust", "trust_low", "trust_high")
 """What is told of each client, in this order; PoGQ, the first component, is the caller's."""
-
-_FOLDS = 2
 
 Float64 = NDArray[np.float64]
 
@@ -53,13 +52,13 @@ class Standing(ClientTable):
         """The state before the first round, for that many shadows, classes and numbers in a sketch."""
         empty = cls(
             (),
-            np.empty((0, _FOLDS, width), np.float32),
+            np.empty((0, FOLDS, width), np.float32),
             np.empty((0, ROUNDS, classes + 2)),
             np.empty((0, WINDOW)),
         )
         return {
             "clients": empty.as_state(),
-            "shadow_residuals": np.zeros((shadows, _FOLDS, width), np.float32),
+            "shadow_residuals": np.zeros((shadows, FOLDS, width), np.float32),
             "shadow_compositions": np.full((shadows, ROUNDS, classes + 2), np.nan),
         }
 
@@ -104,13 +103,13 @@ class Standing(ClientTable):
         Cost O((n + M) n k) for n clients, M shadows and sketches of k numbers.
         """
         book = cls.of_state(state["clients"])
-        book = replace(book, compositions=_moved(book.compositions), arrivals=_moved(book.arrivals)).opened(ids)
+        book = replace(book, compositions=moved(book.compositions), arrivals=moved(book.arrivals)).opened(ids)
         rows = book.rows(ids)
         # Sorting the newcomers in copied every column, so these writes reach nobody else's state.
         book.residuals[rows, fold] = faded(book.residuals[rows, fold], clients.residuals)
         book.compositions[rows, -1] = composition(clients.attribution)
         book.arrivals[rows, -1] = received_at
-        guests, made_of = state["shadow_residuals"].copy(), _moved(state["shadow_compositions"])
+        guests, made_of = state["shadow_residuals"].copy(), moved(state["shadow_compositions"])
         guests[:, fold] = faded(guests[:, fold], shadows.residuals)
         made_of[:, -1] = composition(shadows.attribution)
 
@@ -136,10 +135,3 @@ def _behaved(clients: Float64, shadows: Float64) -> Float64:
     shadows = shadows[:, known]
     shadows = shadows[~np.isnan(shadows).any(axis=(1, 2))]
     return behaviour(clients[:, known], shadows).typical if len(shadows) else np.full(len(clients), np.nan)
-
-
-def _moved(window: Float64) -> Float64:
-    """The window with an empty round as its newest."""
-    moved = np.roll(window, -1, axis=1)
-    moved[:, -1] = np.nan
-    return moved
