@@ -26,6 +26,7 @@ def run(case: str, rule: str, seed: int, *, ceiling: bool, **settings: Any) -> d
         "seed": seed,
         "accuracy": result.accuracy,
         "ceiling": result.ceiling_accuracy,
+        "attack_success_rate": result.attack_success_rate,
         "malicious": len(malicious),
         "honest": result.clients - len(malicious),
         "caught": len(malicious.intersection(result.quarantined)) if result.gives_verdicts else None,

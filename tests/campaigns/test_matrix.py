@@ -342,7 +342,7 @@ def test_the_worst_case_is_over_attacks_and_ahead_over_shared_ones() -> None:
     assert found["krum"][:2] == ["40.0", "alie, 20 %"]
     assert found["fedavg"][-1] == "+30.0"
     assert found["krum"][-1] == "+20.0"  # both ran under ALIE alone
-    assert cell(results, "Worst cases", "krum", "under") == "alie, 20 % (1 row n/a)"
+    assert cell(results, "Worst cases", "krum", "under") == "alie, 20 % (1 row without a figure)"
 
 
 def test_cells_outside_a_bound_are_marked_and_explained() -> None:

@@ -119,7 +119,7 @@ def _overview(results: Results, alpha: float) -> Iterator[Grid]:
             replace(figure, text=f"{figure.text} *") if outside else figure,
             Entry(
                 attack_words(worst.against) if worst else UNDEFINED,
-                f"({plural(missing, 'row')} n/a)" if missing else "",
+                f"({plural(missing, 'row')} without a figure)" if missing else "",
             ),
             _points(mean_interval(gap or [])),
             _percent(results.mean(alpha, quiet, rule, "accuracy")),
