@@ -57,7 +57,7 @@ _VERSION = 5
 _SKETCH_WIDTH = 512
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
-# them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused instead of 18.
+# them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
 _FEW = 100.0  # samples
 _LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing

@@ -61,9 +61,9 @@ Float64 = NDArray[np.float64]
 class LevelBars:
     """Where honest behaviour ends, in units of the shadows' spread (0 is their median, 1 their 95 % quantile).
 
-    Chosen on development seeds 0-4. After 30 rounds without attack none of 350 clients was in quarantine on MNIST, and
-    27 of 500 on digits, where a client holds 27 samples. A stealth backdoor shows in *alien* alone: at a bar of 1.75 it
-    was in the model after two of five runs, at 1.6 after one.
+    Chosen on development seeds 0-4. After 30 rounds without attack none of 200 clients was in quarantine on MNIST (two
+    seeds at label skew .5, two at .1), and 7 of 500 on digits, where a client holds 27 samples and `Levels.over` raises
+    the bars. A stealth backdoor shows in *alien* alone: the higher that bar, the more runs it comes through in.
 
     Parameters
     ----------
