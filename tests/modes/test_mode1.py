@@ -415,3 +415,20 @@ def test_without_a_yardstick_the_judge_decides_nothing():
     diverged = np.full_like(params, 3e38)
     with pytest.raises(UndecidedError, match="standardise the features"), np.errstate(all="ignore"):
         mode.judge(cohort_of(train(clients, params, 0), diverged, 0), state)
+
+
+def test_a_round_that_is_judged_again_is_simulated_once_and_judged_as_if_for_the_first_time(monkeypatch):
+    (mode, clients), trained = (Mode1(world()[0].oracle), world()[1]), []
+    simulate = RootOracle.honest
+    monkeypatch.setattr(RootOracle, "honest", lambda *arguments: trained.append(arguments[4]) or simulate(*arguments))
+    params, state = TASK.init(np.random.default_rng(0)), mode.init(TASK.layout)
+    honest_updates = train(clients, params, 0)
+    rounds = [
+        cohort_of(updates, params, t) for t, updates in ((0, honest_updates), (0, -honest_updates), (1, honest_updates))
+    ]
+    again = [mode.judge(cohort, state) for cohort in rounds]
+    assert len(trained) == 2  # once for each round
+    for cohort, (judgement, after) in zip(rounds, again, strict=True):
+        fresh, state_of_fresh = Mode1(mode.oracle).judge(cohort, state)
+        assert fresh.verdicts == judgement.verdicts
+        assert pack(state_of_fresh) == pack(after)

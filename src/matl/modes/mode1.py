@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
 from matl.aggregators import Rows
-from matl.errors import StateError, UndecidedError
-from matl.matrix import UpdateMatrix
-from matl.params import Float32, ParamLayout
+from matl.errors import StateError
+from matl.params import Float32, ParamLayout, values_hash
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.state import State, digest
-from matl.trust.attribution import Attribution, attribute
 from matl.trust.balance import MOST, TOLERATED, balanced
 from matl.trust.calibration import (
     CONCENTRATIONS,
@@ -45,11 +45,11 @@ from matl.trust.levels import (
     judge_levels,
     round_scores,
 )
-from matl.trust.oracle import FOLDS, Atoms, Oracle
+from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
 from matl.trust.standing import COMPONENTS, Standing
-from matl.trust.view import View
+from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
@@ -93,19 +93,14 @@ _STATE = (
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What a round shows: the directions, how much each shadow holds, and what clients and shadows sent.
-
-    ``flipped`` explains the shadows' updates sent backwards.
-    """
+    """What a round shows: how much each shadow holds, and what clients and shadows sent."""
 
     fold: int
     sketch_seed: int
     sizes: list[int]
-    atoms: Atoms
     held: NDArray[np.int64]
     clients: View
-    shadows: View
-    flipped: Attribution
+    simulated: Simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +228,19 @@ class Mode1:
         book.agreement[rows] = np.nan_to_num(findings.agreement.evidence)
         norms = seen.clients.attribution.norms
         # Who says nothing shows no conduct, be it good or bad.
-        good = findings.good & (norms > _SILENT * np.median(seen.shadows.attribution.norms))
+        good = findings.good & (norms > _SILENT * np.median(seen.simulated.shadows.attribution.norms))
         book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, good)
         book = _with_reasons(book, rows, findings.reasons())
         pogq = self._pogq(findings, yardstick)
         composite, standing = Standing.after(
-            state["standing"], cohort.ids, seen.fold, seen.clients, seen.shadows, cohort.received_at, pogq, self.trust
+            state["standing"],
+            cohort.ids,
+            seen.fold,
+            seen.clients,
+            seen.simulated.shadows,
+            cohort.received_at,
+            pogq,
+            self.trust,
         )
         told = {"pogq": pogq, **composite, "suspicion": book.suspicion[rows]}
         judgement = self._judgement(cohort, seen, findings, told, book, rows)
@@ -277,18 +279,23 @@ class Mode1:
         fold = cohort.spec.round % FOLDS
         sketch_seed = cohort.seed if state["sketch_seed"] is None else state["sketch_seed"]
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
-        atoms = self.oracle.atoms(cohort.params, fold)
         sizes = state["sizes"] or sizes_for(_held(cohort.weights), self.oracle.steps)
         simulants = Shadows.draw(self.oracle.num_classes, self.shadows, self.seed, sizes)
-        simulated = self.oracle.honest(cohort.params, simulants, cohort.seed, 1 - fold)
-        if not (np.isfinite(simulated).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
-            raise UndecidedError(
-                "training on the validator's root data diverged, so there is nothing to compare updates with; "
-                "standardise the features or lower the learning rate"
-            )
-        clients, shadows = View.of(cohort.X, atoms, sketch), View.of(UpdateMatrix(simulated), atoms, sketch)
-        flipped = attribute(UpdateMatrix(-simulated), atoms)
-        return _Seen(fold, sketch_seed, list(sizes), atoms, simulants.sizes, clients, shadows, flipped)
+        # An attacker that rehearses, or a host that tries again, has the same round judged with other updates.
+        key = (values_hash(cohort.params), fold, tuple(sizes), cohort.seed, sketch_seed)
+        simulated = self._last.get(key)
+        if simulated is None:
+            simulated = Simulated.of(self.oracle, cohort.params, fold, simulants, cohort.seed, sketch)
+            self._last.clear()
+            self._last[key] = simulated
+        return _Seen(
+            fold, sketch_seed, list(sizes), simulants.sizes, View.of(cohort.X, simulated.atoms, sketch), simulated
+        )
+
+    @cached_property
+    def _last(self) -> dict[tuple[Any, ...], Simulated]:
+        """The simulated clients of the round that was judged last, for when it is judged again."""
+        return {}
 
     def _steps(self, held: NDArray[np.floating] | NDArray[np.integer], sizes: list[int]) -> NDArray[np.float64] | None:
         """Local steps of who holds so much, as far as shadows train; ``None`` where all take as many."""
@@ -299,7 +306,7 @@ class Mode1:
         self, cohort: Cohort, seen: _Seen, book: Book, rows: NDArray[np.intp], state: State
     ) -> tuple[Findings, _Yardstick]:
         """Compare the clients with the shadows; the book learns their mixes and scores."""
-        clients, shadows, flipped = seen.clients, seen.shadows, seen.flipped
+        clients, shadows, flipped = seen.clients, seen.simulated.shadows, seen.simulated.flipped
         book.mix[rows] = _MIX_MEMORY * book.mix[rows] + clients.attribution.mix
         shadow_mix = _MIX_MEMORY * state["shadow_mix"] + np.concatenate([shadows.attribution.mix, flipped.mix])
         usual_work = float(np.median(shadows.attribution.work)) + _TINY
@@ -336,7 +343,7 @@ class Mode1:
         colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
         findings = Findings(
             clients,
-            seen.atoms.pairs,
+            seen.simulated.atoms.pairs,
             own_figures,
             expected.usual(own),
             levels,
@@ -385,8 +392,8 @@ class Mode1:
         # With nobody left to believe the model stays where it is.
         share = np.zeros(len(rows))
         if weights.sum() > 0:
-            reach = np.linalg.norm(seen.atoms.honest, axis=1)
-            usual_mix = seen.shadows.attribution.mix.mean(axis=0)
+            reach = np.linalg.norm(seen.simulated.atoms.honest, axis=1)
+            usual_mix = seen.simulated.shadows.attribution.mix.mean(axis=0)
             share = _balanced(weights / weights.sum(), clients.clean * scale[:, None], usual_mix, reach)
         channels = {
             **findings.channels,

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from matl.errors import UndecidedError
 from matl.matrix import UpdateMatrix
 from matl.params import Float32
 from matl.trust.attribution import Attribution, attribute
-from matl.trust.oracle import Atoms
+from matl.trust.calibration import Shadows
+from matl.trust.oracle import FOLDS, Atoms, Oracle
 from matl.trust.sketch import Sketch
 
-__all__ = ["View"]
+__all__ = ["Simulated", "View"]
 
 _TINY = 1e-12
 
@@ -44,3 +46,41 @@ class View:
         clean = sketch(UpdateMatrix(atoms.honest)) / (np.linalg.norm(atoms.honest, axis=1, keepdims=True) + _TINY)
         explained = attribution.honest @ clean
         return cls(attribution, directions, (directions - explained).astype(np.float32))
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """What a round shows of simulated honest clients; nothing of it depends on what clients send.
+
+    Parameters
+    ----------
+    atoms : Atoms
+        The directions that explain updates.
+    shadows : View
+        The simulated clients' updates.
+    flipped : Attribution
+        What explains the same updates sent backwards.
+    """
+
+    atoms: Atoms
+    shadows: View
+    flipped: Attribution
+
+    @classmethod
+    def of(cls, oracle: Oracle, params: Float32, fold: int, shadows: Shadows, seed: int, sketch: Sketch) -> Simulated:
+        """Simulate honest clients on one fold of the root, and explain them by the other.
+
+        Raises
+        ------
+        UndecidedError
+            Training on the root diverged.
+        """
+        atoms = oracle.atoms(params, fold)
+        updates = oracle.honest(params, shadows, seed, (fold + 1) % FOLDS)
+        if not (np.isfinite(updates).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
+            raise UndecidedError(
+                "training on the validator's root data diverged, so there is nothing to compare updates with; "
+                "standardise the features or lower the learning rate"
+            )
+        view = View.of(UpdateMatrix(updates), atoms, sketch)
+        return cls(atoms, view, attribute(UpdateMatrix(-updates), atoms))
