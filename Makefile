@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-secagg gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,15 @@ bench-simulate: $(VENV)/.run $(FLOWER_VENV)/.installed ## Compare speed and memo
 bench-trust: $(VENV)/.run ## Measure what judging costs beside plain averaging, in time, rounds and memory; a quarter of an hour
 	@$(BIN)/python benchmarks/trust.py $(ARGS)
 
+bench-codec: $(VENV)/.all ## Measure bits, error and speed of private updates beside what else could be sent; takes minutes
+	@$(BIN)/python benchmarks/codec.py $(ARGS)
+
+bench-private-training: $(VENV)/.run ## Train under differential privacy, ours beside central noise and none; takes an hour
+	@$(BIN)/python benchmarks/private_training.py $(ARGS)
+
+bench-secagg: $(VENV)/.run ## Measure secure aggregation end to end on a simulated network; takes minutes
+	@$(BIN)/python benchmarks/secagg.py $(ARGS)
+
 gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md
 	@$(BIN)/python benchmarks/gpu_report.py
 
@@ -82,6 +91,7 @@ $(VENV)/.all: pyproject.toml constraints.txt | $(BIN)/pip
 	@echo "Installing the development environment and every extra into $(VENV) (once) ..."
 	@$(PIP) install --constraint constraints.txt --editable ".[dev,all]"
 	@$(PIP) install --no-deps byzfl==0.0.11 # the peer of tests and benchmarks; torch is all that its rules need
+	@$(PIP) install --no-deps dp-accounting==0.6.0 absl-py==2.5.1 dm-tree==0.1.10 # a referee that pins an old attrs
 	@touch $(VENV)/.run $(VENV)/.dev $@
 
 # Flower pins other versions of what MATL uses, so it gets an environment of its own, with MATL's code in it.

@@ -16,7 +16,7 @@ hypothesis.settings.load_profile("matl")
 MAY_BE_ABSENT_IN_CI = ("MATL_DATA_DIR",)
 
 # Packages of the extras that `make venv` leaves out; tests that need one are skipped with its name.
-OPTIONAL = ("torch", "opacus", "tensorboardX", "mlflow")
+OPTIONAL = ("torch", "opacus", "tensorboardX", "mlflow", "zstandard", "dp_accounting")
 
 
 def pytest_report_header() -> str | None:

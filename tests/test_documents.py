@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from matl.simulation.config import LocalConfig, RunConfig
+from matl.simulation.config import TABLES, RunConfig
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ROOT / "examples" / "own_command.py"  # it takes arguments
@@ -83,13 +83,14 @@ def test_the_configuration_page_has_every_key_with_its_default():
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `([a-z_.]+)` \| (.+?) \|", page, re.MULTILINE))
     for key, item in RunConfig.model_fields.items():
-        if key == "local":
+        if key in TABLES:
             continue
         shown = rows.pop(key)
-        implied = {"mode": '"mode1"', "aggregator": '"mean"', "max_norm": None}
+        implied = {"mode": '"mode1"', "aggregator": '"mean"', "max_norm": None, "codec": None}
         default = implied.get(key, f'"{item.default}"' if isinstance(item.default, str) else str(item.default))
         assert shown == (f"`{default}`" if default is not None else "none"), key
-    for key in LocalConfig.model_fields:
-        assert f"local.{key}" in rows
-        rows.pop(f"local.{key}")
+    for table, model in TABLES.items():
+        for key in model.model_fields:
+            assert f"{table}.{key}" in rows
+            rows.pop(f"{table}.{key}")
     assert not rows

@@ -23,6 +23,8 @@ ONE_OF_EACH = [
     errors.WorkerLostError("lost twice"),
     errors.CellsFailedError("2 of 4 cells failed"),
     errors.UndecidedError("no yardstick"),
+    errors.ProtocolError("signature", "forged"),
+    errors.AggregationAborted("too few"),
     errors.RunInterrupted("stopped", directory="runs/a"),
 ]
 

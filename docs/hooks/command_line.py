@@ -24,10 +24,13 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return markdown.replace(_MARKER, "\n".join(line for name in group.commands for line in _command(group, name)))
 
 
-def _command(group: Any, name: str) -> Iterable[str]:
-    command = group.commands[name]
-    context = typer.Context(command, info_name=f"matl {name}")
-    yield f"### matl {name}\n\n{command.help}\n"
+def _command(group: Any, name: str, program: str = "matl") -> Iterable[str]:
+    command, path = group.commands[name], f"{program} {name}"
+    if hasattr(command, "commands"):  # a group of its own, such as `matl verify`
+        yield from (line for each in command.commands for line in _command(command, each, path))
+        return
+    context = typer.Context(command, info_name=path)
+    yield f"### {path}\n\n{command.help}\n"
     yield f"```text\n{command.get_usage(context).removeprefix('Usage: ')}\n```\n"
     for panel, options in groupby(command.params, key=lambda option: getattr(option, "rich_help_panel", None)):
         yield f"| {panel or 'option'} | |\n|---|---|"

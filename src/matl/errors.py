@@ -18,6 +18,8 @@
     ├── WorkerLostError                    worker processes were lost again and again; the run can be resumed
     ├── CellsFailedError                   some cells of a sweep or a matrix failed; the others stand
     ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
+    ├── ProtocolError                      a peer broke a protocol: its message is malformed, forged or out of turn
+    ├── AggregationAborted                 too few clients are left for a secure aggregation; nothing was revealed
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
 A message says what was wrong, the value seen, the value allowed and what to do.
@@ -31,6 +33,7 @@ from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
+    "AggregationAborted",
     "BoundError",
     "CellsFailedError",
     "ConfigError",
@@ -42,6 +45,7 @@ __all__ = [
     "LayoutError",
     "MatlError",
     "MissingExtraError",
+    "ProtocolError",
     "RunInterrupted",
     "StateError",
     "StorageError",
@@ -157,6 +161,21 @@ class ContractError(MatlError, AssertionError):
 
 class UndecidedError(MatlError):
     """A judge cannot decide a round. The round fails with this reason, and the run goes on."""
+
+
+class ProtocolError(MatlError):
+    """A peer broke a protocol: its message is malformed, forged, out of turn, or contradicts an earlier one.
+
+    ``code`` is the stable short name of what is wrong, which a host passes on in a `matl.records.Rejection`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class AggregationAborted(MatlError):  # noqa: N818 - the word says what happened; nobody need have done wrong
+    """Too few clients are left for a secure aggregation, or a secret cannot be recovered; nothing was revealed."""
 
 
 class RunInterrupted(MatlError):  # noqa: N818 - the word says what happened; nothing went wrong

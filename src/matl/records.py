@@ -85,8 +85,8 @@ class RoundSpec:
         Largest number of examples a client may claim; weights are proportional to it.
     public_seed : int
         Seed everybody may know, for public randomness such as rotations.
-    groups : int
-        Clients per unit; 1 where every client is seen alone.
+    groups : int or None
+        Fewest clients of a unit; 1 where every client is seen alone, ``None`` for one unit of all.
     phases : tuple of str
         Phases the host walks through.
     deadline : float or None
@@ -109,7 +109,7 @@ class RoundSpec:
     max_norm: float | None = None
     max_examples: int = 1_000_000
     public_seed: int = 0
-    groups: int = 1
+    groups: int | None = 1
     phases: tuple[str, ...] = ("collect",)
     deadline: float | None = None
     max_staleness: int = 0

@@ -10,24 +10,28 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from types import NoneType
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+from numpy.typing import NDArray
 
 from matl.errors import LayoutError
 from matl.params import Arrays, Float32, ParamLayout
 from matl.records import LARGEST_NORM, Rejection, RoundSpec, Update
 
 __all__ = [
+    "HEADER_LIMIT",
     "REASONS",
     "Verifier",
     "decode_payload",
     "encode_payload",
     "largest_payload",
     "screen_envelope",
+    "screen_row",
     "screen_values",
+    "screen_words",
 ]
 
 Verifier: TypeAlias = Callable[[Update], bool]
@@ -53,7 +57,8 @@ REASONS: Mapping[str, str] = {
 """Every rejection code with what it means."""
 
 # safetensors' own limit on its header is 100 MB; a model's list of names is far smaller.
-_HEADER_LIMIT = 1 << 20
+HEADER_LIMIT = 1 << 20
+"""Bytes of the longest header of a payload that is read."""
 _LENGTH_BYTES = 8  # the length of the header, which comes first
 # Share of the largest squared norm that no rounding of float32 can make up.
 _CLEARLY_SHORT = 0.9
@@ -156,9 +161,21 @@ def screen_values(update: Update, spec: RoundSpec, layout: ParamLayout) -> Float
     float32 array of shape (d,), or Rejection
         The update as a row of the cohort, or why it cannot be one.
     """
+    return screen_row(update, spec, lambda payload: layout.flatten(decode_payload(payload)))
+
+
+def screen_row(update: Update, spec: RoundSpec, decode: Callable[[Any], Float32]) -> Float32 | Rejection:
+    """The same for any encoding.
+
+    Parameters
+    ----------
+    update, spec
+        As for `screen_values`.
+    decode : callable
+        Makes the row (d,) of a payload, or raises `LayoutError`, another ValueError, or TypeError.
+    """
     try:
-        arrays = decode_payload(update.payload)
-        row = layout.flatten(arrays)
+        row = decode(update.payload)
     except LayoutError as error:
         return _rejection(update, error.code, str(error))
     except (ValueError, TypeError, safetensors.SafetensorError) as error:
@@ -178,6 +195,33 @@ def screen_values(update: Update, spec: RoundSpec, layout: ParamLayout) -> Float
     return row
 
 
+def screen_words(update: Update, name: str, due: tuple[tuple[int, ...], np.dtype[Any]]) -> NDArray[Any] | Rejection:
+    """Integers that are summed before anybody decodes them: there is nothing to check but their number and type.
+
+    Parameters
+    ----------
+    update : Update
+        What arrived.
+    name : str
+        The only array its payload may hold.
+    due : (shape, dtype)
+        What the array has to be.
+    """
+    shape, dtype = due
+    try:
+        arrays = decode_payload(update.payload)
+    except (ValueError, TypeError, safetensors.SafetensorError) as error:
+        return _rejection(update, "malformed", str(error))
+    if not isinstance(arrays, Mapping) or arrays.keys() != {name}:
+        return _rejection(update, "names", f"expected {name!r} alone")
+    words = arrays[name]
+    if not isinstance(words, np.ndarray) or words.dtype != dtype:
+        return _rejection(update, "dtype", f"expected {dtype}, got {getattr(words, 'dtype', type(words).__name__)}")
+    if words.shape != shape:
+        return _rejection(update, "shape", f"expected {shape}, got {words.shape}")
+    return words
+
+
 def largest_payload(layout: ParamLayout) -> int:
     """Bytes that no payload of a model can exceed: its arrays and the longest header that is read.
 
@@ -186,7 +230,7 @@ def largest_payload(layout: ParamLayout) -> int:
     >>> largest_payload(ParamLayout.of({"w": np.zeros(3, np.float32)}))
     1048596
     """
-    return _LENGTH_BYTES + _HEADER_LIMIT + layout.nbytes
+    return _LENGTH_BYTES + HEADER_LIMIT + layout.nbytes
 
 
 def encode_payload(arrays: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
@@ -214,8 +258,8 @@ def decode_payload(payload: bytes | Arrays) -> Arrays:
     if not isinstance(payload, bytes):
         return payload
     header = int.from_bytes(payload[:_LENGTH_BYTES], "little")
-    if header > _HEADER_LIMIT:
-        raise ValueError(f"header of {header} bytes, allowed are {_HEADER_LIMIT}")
+    if header > HEADER_LIMIT:
+        raise ValueError(f"header of {header} bytes, allowed are {HEADER_LIMIT}")
     try:
         arrays: dict[str, np.ndarray] = safetensors.numpy.load(payload)
     except KeyError as error:  # a dtype NumPy does not have

@@ -1,4 +1,4 @@
-"""Compiled loops over float32 rows. The only file that imports numba, and imported only when a rule runs.
+"""Compiled loops over float32 rows. Imported only when a rule runs.
 
 Every kernel reads C-ordered (n, d) blocks between two columns, writes what it was handed, holds no lock, and does the
 same arithmetic whoever calls it. Sums over many numbers run in float64: the loops wait for memory anyway, and no
@@ -9,11 +9,12 @@ finite float32 row can overflow them. Rows are sliced before they are looped ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from matl.jit import compiled
 
 _Floats = NDArray[np.float32]
 _Wide = NDArray[np.float64]
@@ -22,25 +23,12 @@ _Keys = NDArray[np.int32]
 _Kernel = TypeVar("_Kernel", bound=Callable[..., None])
 
 
-def _compiled(kernel: _Kernel, **options: Any) -> _Kernel:
-    """Compile at the first call, and keep the machine code beside the source or in the user's cache."""
-    options |= {"nogil": True, "error_model": "numpy"}
-    try:
-        return cast(_Kernel, numba.njit(cache=True, **options)(kernel))
-    except RuntimeError:  # neither place can be written, as in a read-only container: compile in every process
-        return cast(_Kernel, numba.njit(**options)(kernel))
-
-
-def _jit(kernel: _Kernel) -> _Kernel:
-    return _compiled(kernel)
-
-
 def _sum(kernel: _Kernel) -> _Kernel:
     """Free to reorder a sum, so that it can be vectorised; infinities and NaN keep their meaning."""
-    return _compiled(kernel, fastmath={"reassoc", "contract", "nsz"})
+    return compiled(kernel, fastmath={"reassoc", "contract", "nsz"})
 
 
-@_jit
+@compiled
 def add_rows(X: _Floats, rows: NDArray[np.int64], weights: _Wide, start: int, stop: int, total: _Wide) -> None:
     """``total += weights @ X[rows, start:stop]``, four rows at a time, so that ``total`` is read and written less.
 
@@ -98,7 +86,7 @@ def add_products(X: _Floats, z: _Floats, start: int, stop: int, total: _Wide) ->
         total[i] += part
 
 
-@_jit
+@compiled
 def load_keys(bits: _Keys, start: int, stop: int, keys: _Keys) -> None:
     """Copy columns ``start:stop`` as integers that sort like the floats whose bits they were."""
     for i in range(bits.shape[0]):
@@ -108,7 +96,7 @@ def load_keys(bits: _Keys, start: int, stop: int, keys: _Keys) -> None:
             to[j] = row[j] ^ ((row[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
-@_jit
+@compiled
 def restore_floats(keys: _Keys, first: int, last: int, width: int) -> None:
     """Turn rows ``first:last`` of keys back into the bits of floats, in place."""
     for i in range(first, last):
@@ -117,7 +105,7 @@ def restore_floats(keys: _Keys, first: int, last: int, width: int) -> None:
             row[j] = row[j] ^ ((row[j] >> np.int32(31)) & np.int32(0x7FFFFFFF))
 
 
-@_jit
+@compiled
 def sort_columns(keys: _Keys, width: int, tile: int, steps: NDArray[np.int32]) -> None:
     """Sort every column of ``keys[:, :width]`` by a sorting network, ``tile`` columns at a time.
 
@@ -156,7 +144,7 @@ def sort_columns(keys: _Keys, width: int, tile: int, steps: NDArray[np.int32]) -
                     d[j] = max(more, most)
 
 
-@_jit
+@compiled
 def mean_of_sorted(ranked: _Floats, first: int, last: int, sums: _Wide, out: _Floats) -> None:
     """Mean of the sorted rows ``first:last`` of every column."""
     width = out.shape[0]
@@ -169,7 +157,7 @@ def mean_of_sorted(ranked: _Floats, first: int, last: int, sums: _Wide, out: _Fl
         out[j] = sums[j] / (last - first)
 
 
-@_jit
+@compiled
 def mean_near_median(ranked: _Floats, keep: int, sums: _Wide, out: _Floats) -> None:
     """Mean of the ``keep`` values of every column nearest to its median; ``ranked`` is sorted.
 

@@ -21,11 +21,14 @@ class Malformed(Attack):
 
     def tamper(self, update: Update, rng: np.random.Generator) -> Update:
         """One kind of garbage, drawn anew for every message."""
+        kind = rng.integers(6)
+        if isinstance(update.payload, bytes):  # of a codec: cut off, or overwritten
+            junk = update.payload[: len(update.payload) // 2] if kind < 2 else rng.bytes(len(update.payload))
+            return replace(update, payload=junk, payload_sha256=hashlib.sha256(junk).hexdigest())
         arrays: dict[str, Any] = dict(update.payload)  # type: ignore[arg-type]  # in-process clients send arrays
         name = next(iter(arrays))
-        kind = rng.integers(6)
         if kind == 0:
-            return replace(update, payload={**arrays, name: np.full_like(arrays[name], np.nan)})
+            return replace(update, payload={**arrays, name: np.full(arrays[name].shape, np.nan, np.float32)})
         if kind == 1:
             return replace(update, payload={**arrays, name: arrays[name][None]})
         if kind == 2:

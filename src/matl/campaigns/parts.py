@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 from matl.aggregators import AGGREGATORS
 from matl.attacks import ATTACKS
+from matl.codec import CODECS
 from matl.learning.datasets import DATASETS
 from matl.learning.partition import PARTITIONS
 from matl.learning.server import SERVER_OPTIMIZERS
@@ -24,6 +25,7 @@ REGISTRIES: dict[str, Registry[Any]] = {
     "partition": PARTITIONS,
     "task": TASKS,
     "server_optimizer": SERVER_OPTIMIZERS,
+    "codec": CODECS,
 }
 """Where a configuration's key finds its part."""
 

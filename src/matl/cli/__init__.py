@@ -16,10 +16,12 @@ from matl.cli.console import stderr, write
 from matl.cli.doctor import doctor
 from matl.cli.exit_codes import ExitCode, exit_code
 from matl.cli.matrix import attack_matrix
+from matl.cli.plan import planning
 from matl.cli.report import report
 from matl.cli.run import run
 from matl.cli.sweep import sweep_cells
 from matl.cli.tune import tune_settings
+from matl.cli.verify import verify
 from matl.errors import MatlError, RunInterrupted
 from matl.simulation.directory import resume_command
 
@@ -38,6 +40,8 @@ app.command("matrix")(attack_matrix)
 app.command("campaign")(run_campaign)
 app.command("tune")(tune_settings)
 app.command()(report)
+app.add_typer(planning, name="plan")
+app.add_typer(verify, name="verify")
 app.command("list")(catalogue)
 app.command()(doctor)
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from matl.aggregators import AGGREGATORS
 from matl.attacks import ATTACKS
 from matl.cli.console import print_json, show
+from matl.codec import CODECS
 from matl.learning.datasets import DATASETS
 from matl.learning.partition import PARTITIONS
 from matl.learning.server import SERVER_OPTIMIZERS
@@ -31,6 +32,7 @@ class Kind(StrEnum):
     TASKS = "tasks"
     PARTITIONS = "partitions"
     OPTIMIZERS = "server-optimizers"
+    CODECS = "codecs"
 
 
 _REGISTRIES: dict[Kind, Registry[Any]] = {
@@ -41,6 +43,7 @@ _REGISTRIES: dict[Kind, Registry[Any]] = {
     Kind.TASKS: TASKS,
     Kind.PARTITIONS: PARTITIONS,
     Kind.OPTIMIZERS: SERVER_OPTIMIZERS,
+    Kind.CODECS: CODECS,
 }
 
 

@@ -44,8 +44,20 @@ _EXTRAS = {
         _Extra("sqlalchemy", "MLflow's store in a file, for --log mlflow without a server"),
         _Extra("alembic", "the same"),
     ),
+    "codec": (_Extra("zstandard", "the codec int8_zstd"),),
 }
-_CORE = ("numpy", "numba", "msgpack", "pydantic", "rich", "safetensors", "threadpoolctl", "typer")
+_CORE = (
+    "cryptography",
+    "numpy",
+    "numba",
+    "msgpack",
+    "pydantic",
+    "rich",
+    "safetensors",
+    "scipy",
+    "threadpoolctl",
+    "typer",
+)
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False) -> None:

@@ -18,7 +18,7 @@ from matl.campaigns.trackers import TRACKERS
 from matl.errors import InvalidValueError
 from matl.files import make_directory, storage_error
 from matl.registry import Registry
-from matl.simulation.config import RunConfig
+from matl.simulation.config import TABLES, RunConfig
 
 __all__ = [
     "RESUMED",
@@ -81,9 +81,9 @@ def _kind(key: str) -> Any:
 
 def _option(key: str) -> Any:
     field = RunConfig.model_fields[key]
-    form = " As key=value,key=value." if key == "local" else ""
+    form = " As key=value,key=value." if key in TABLES else ""
     shown = "mode1" if key == "mode" else field.default
-    default = "" if key == "local" or shown is None else f" \\[default: {shown}]"
+    default = "" if key in TABLES or shown is None else f" \\[default: {shown}]"
     return typer.Option(
         f"--{key.replace('_', '-')}",
         help=f"{field.description}{form}{default}",
@@ -94,7 +94,7 @@ def _option(key: str) -> Any:
 
 
 def _parse(key: str, value: Any) -> Any:
-    if key == "local":
+    if key in TABLES:
         return _pairs(value, "key=value,key=value")
     return parse_spec(value) if key in REGISTRIES else value
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from matl.aggregators import AGGREGATORS, ROOT_DATA, Aggregator, Rule
 from matl.attacks import ATTACKS, Attack
+from matl.codec import CODECS
 from matl.errors import BoundError, InvalidValueError, StateError
 from matl.learning.datasets import Dataset, Source
 from matl.learning.local import LocalTraining
@@ -17,12 +18,16 @@ from matl.learning.partition import FederatedData
 from matl.learning.server import SERVER_OPTIMIZERS, ServerOptimizer, StatefulOptimizer
 from matl.learning.tasks import TASKS, Task
 from matl.modes import MODES, Plain
+from matl.privacy.groups import count_groups
+from matl.privacy.planner import Plan
 from matl.records import Mode
 from matl.simulation.config import RunConfig, Spec
 from matl.simulation.engine import Simulation
 from matl.simulation.federation import Population, federate
+from matl.simulation.private import check_judge, private_channel
+from matl.simulation.randomness import derive_seed
 from matl.trust.oracle import Oracle
-from matl.workloads import TrainingWorkload
+from matl.workloads import Channel, Clear, Encoded, TrainingWorkload
 
 __all__ = ["build_simulation", "deal", "honest_only"]
 
@@ -53,15 +58,20 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
     task = parts.get("task") or _task(config, data)
     _check_task(task, config, data.test)
     oracle = RootOracle(task, data.root, recipe)
+    channel, planned = _channel(config, len(data.clients), task.layout.size)
     mode = _checked(parts["mode"]) if parts.get("mode") is not None else _mode(config, population, oracle, optimizer)
+    if config.privacy is not None:
+        check_judge(config.privacy, mode)
     workload = TrainingWorkload(
         mode=mode,
         layout=task.layout,
         run=f"{config.label}-{config.digest[:12]}",
+        channel=channel,
         optimizer=optimizer,
         recipe=recipe,
         clients=len(data.clients),
         max_norm=config.max_norm,
+        public_seed=derive_seed(config.seed, "public"),
         config_digest=config.digest,
     )
     try:
@@ -80,7 +90,22 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         rounds=config.rounds,
         participation=config.participation,
         seed=config.seed,
+        privacy=planned,
     )
+
+
+def _channel(config: RunConfig, clients: int, params: int) -> tuple[Channel, Plan | None]:
+    """How updates travel, and the plan that their privacy follows, if any."""
+    if config.privacy is None:
+        return (Clear() if config.codec is None else Encoded(CODECS.create(config.codec))), None
+    for key in ("codec", "max_norm"):
+        if (value := getattr(config, key)) is not None:
+            raise InvalidValueError(
+                f"privacy encodes and shortens updates in its own way, got {key}={value!r} as well; leave it out, and "
+                f"set privacy.{'budget_bits' if key == 'codec' else 'clip'}"
+            )
+    cohort = max(1, round(config.participation * clients))
+    return private_channel(config.privacy, clients=clients, cohort=cohort, params=params, rounds=config.rounds)
 
 
 def deal(dataset: Spec | Source | Dataset | tuple[Any, Any], config: RunConfig) -> FederatedData:
@@ -95,10 +120,11 @@ def honest_only(simulation: Simulation) -> Simulation:
     workload = replace(
         simulation.workload,
         mode=Plain(),
+        channel=Clear(),
         run=f"honest_only-{simulation.workload.config_digest[:12]}",
         clients=len(population.data.clients) - len(population.malicious),
     )
-    return replace(simulation, workload=workload, attack=None, honest_only=True)
+    return replace(simulation, workload=workload, attack=None, honest_only=True, privacy=None)
 
 
 def _recipe(config: RunConfig, optimizer: ServerOptimizer) -> LocalTraining:
@@ -190,6 +216,11 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
     options: Mapping[str, Any] = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
     bound = float(options.get("bound", max(len(population.malicious), 1) / clients))
     cohort = max(1, round(config.participation * clients))
+    if config.privacy is not None:  # what is seen are groups, of which every malicious client may spoil one
+        size = config.privacy.group_size
+        units = 1 if size is None else count_groups(cohort, size)
+        bound = 0.0 if units == 1 else bound * cohort / units
+        cohort = units
     f = rule.given_f() if isinstance(rule, Rule) else getattr(rule, "f", None)
     f = min(int(bound * cohort + 1e-9), cohort - 1) if f is None else f
     if not 0 <= f <= rule.max_f(cohort):

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from matl.aggregators import AGGREGATORS, Mean
 from matl.attacks import ATTACKS
+from matl.codec import CODECS
 from matl.errors import ConfigError, InvalidValueError, nearest
 from matl.learning.datasets import DATASETS
 from matl.learning.dp_sgd import DPSGD
@@ -22,9 +23,10 @@ from matl.learning.server import SERVER_OPTIMIZERS
 from matl.learning.tasks import TASKS
 from matl.modes import MODES
 from matl.registry import Registry
+from matl.simulation.private import PrivacyConfig
 from matl.state import digest
 
-__all__ = ["NO_ORACLE", "LocalConfig", "RunConfig", "Spec", "load_config", "to_toml", "toml_value"]
+__all__ = ["NO_ORACLE", "TABLES", "LocalConfig", "RunConfig", "Spec", "load_config", "to_toml", "toml_value"]
 
 Spec: TypeAlias = str | dict[str, Any]
 """A part by name, or a table of ``name`` and options."""
@@ -36,8 +38,9 @@ _SPECS: dict[str, Registry[Any]] = {
     "server_optimizer": SERVER_OPTIMIZERS,
     "task": TASKS,
     "partition": PARTITIONS,
+    "codec": CODECS,
 }
-_NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None}
+_NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None, "codec": None}
 """What stands for no part at all."""
 
 
@@ -94,6 +97,8 @@ class RunConfig(BaseModel):
     local: LocalConfig = Field(LocalConfig(), description="What clients do locally.")
     server_optimizer: Spec = Field("sgd", description="What the server does with the aggregate.")
     root_size: int = Field(100, ge=2, description="Clean samples the validator owns.")
+    codec: Spec | None = Field(None, description="How updates are made small; as they are if not named.")
+    privacy: PrivacyConfig | None = Field(None, description="Differential privacy of the sums of updates.")
     max_norm: float | None = Field(None, gt=0, description="L2 norm above which an update is rejected.")
     device: str = Field("auto", min_length=1, description="Where a torch task computes; auto: a GPU if there is one.")
     seed: int = Field(10, ge=0, lt=2**63, description="Source of all randomness.")
@@ -130,9 +135,14 @@ class RunConfig(BaseModel):
         return "mode1" if self.aggregator is None else "plain"
 
     @property
+    def mode_name(self) -> str:
+        """The name of the judge that is used."""
+        return _name(self.mode_spec)
+
+    @property
     def label(self) -> str:
         """Short name of what is run: the rule for plain runs, the mode for others."""
-        mode = _name(self.mode_spec)
+        mode = self.mode_name
         if mode != "plain":
             return mode
         rule = _name(self.aggregator if self.aggregator is not None else "mean")
@@ -142,6 +152,10 @@ class RunConfig(BaseModel):
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration."""
         return digest(self.model_dump())
+
+
+TABLES: dict[str, type[BaseModel]] = {"local": LocalConfig, "privacy": PrivacyConfig}
+"""Keys that are tables of keys of their own."""
 
 
 class _NoOracle:
@@ -195,7 +209,7 @@ def _explain(item: Any) -> str:
     """One line for one problem: the key, what is allowed, the value seen."""
     key = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        model = LocalConfig if key.startswith("local.") else RunConfig
+        model = TABLES.get(key.split(".", 1)[0] if "." in key else "", RunConfig)
         name = key.rsplit(".", 1)[-1]
         return f"{key}: unknown key{nearest(name, model.model_fields)}; keys: {', '.join(model.model_fields)}"
     if item["type"] == "value_error":  # one of our own, which names the value itself
@@ -206,10 +220,11 @@ def _explain(item: Any) -> str:
 
 def to_toml(config: RunConfig) -> str:
     """The configuration as a TOML file that gives it back."""
-    flat = {key: value for key, value in config.model_dump(exclude_none=True).items() if key != "local"}
-    lines = [f"{key} = {toml_value(value)}" for key, value in flat.items()]
-    local = config.local.model_dump(exclude_none=True)
-    return "\n".join([*lines, "", "[local]", *(f"{key} = {toml_value(value)}" for key, value in local.items())]) + "\n"
+    values = config.model_dump(exclude_none=True)
+    lines = [f"{key} = {toml_value(value)}" for key, value in values.items() if key not in TABLES]
+    for name in (table for table in TABLES if table in values):
+        lines += ["", f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in values[name].items())]
+    return "\n".join(lines) + "\n"
 
 
 def toml_value(value: Any) -> str:

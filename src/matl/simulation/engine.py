@@ -6,6 +6,7 @@ run depends on its configuration and seed alone: not on threads, on interruption
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -24,7 +25,8 @@ from matl.events import Event, EventSink, ignore
 from matl.learning.server import StatefulOptimizer
 from matl.learning.tasks import Task, accuracy
 from matl.params import Float32
-from matl.records import Rejection, RoundSpec, Status, Update
+from matl.privacy.planner import Plan
+from matl.records import Cohort, Rejection, RoundSpec, Status, Update
 from matl.simulation.federation import Population
 from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
@@ -59,6 +61,8 @@ class Simulation:
         Leave the malicious clients out altogether: the ceiling a defence is measured against.
     seed : int
         Source of all randomness.
+    privacy : Plan or None
+        What the privacy of its sums was planned by.
     """
 
     population: Population
@@ -70,6 +74,7 @@ class Simulation:
     participation: float = 1.0
     honest_only: bool = False
     seed: int = 0
+    privacy: Plan | None = None
 
     def __post_init__(self) -> None:
         validate.at_least(1, rounds=self.rounds)
@@ -138,12 +143,15 @@ class Simulation:
         started = time.perf_counter()
         spec = self.workload.plan(state["workload"])
         participants = self._participants(spec.round)
-        accepted, rejections, memories = self._collect(participants, spec, state, fleet)
+        accepted, rejections, memories, residuals = self._collect(participants, spec, state, fleet)
         seed = derive_seed(self.seed, "judge", spec.round)
-        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed)
+        key = self._key("noise", spec.round)
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, key=key)
         outcome, after = self.workload.reduce(cohort, state["workload"])
-        rows = _rows(outcome, accepted, rejections, state["statuses"])
-        record = self._record(spec.round, rows, outcome, after["params"], time.perf_counter() - started)
+        rows = _rows(outcome, cohort, accepted, rejections, state["statuses"])
+        lengths = [item.payload_bytes for item in accepted]
+        sent = float(np.mean(lengths)) if lengths else 0.0
+        record = self._record(spec.round, rows, outcome, after["params"], sent, time.perf_counter() - started)
         _publish(sink, spec, rows, state["statuses"], record)
         weights = {row.client: row.weight for row in rows}
         new_state = {
@@ -153,6 +161,8 @@ class Simulation:
             "statuses": {**state["statuses"], **{row.client: row.status.value for row in rows}},
             "weights": {**state["weights"], **weights},
         }
+        if residuals:
+            new_state["residuals"] = {**state.get("residuals", {}), **residuals}
         if self.workload.mode.gives_verdicts:
             scores, excluded = self._conduct(rows)
             new_state["scores"], new_state["excluded"] = [*state["scores"], scores], [*state["excluded"], excluded]
@@ -223,11 +233,12 @@ class Simulation:
     ) -> Rehearsal:
         """What the judge would say of a round if the malicious rows were these; it judges with a seed of its own."""
         updates[liars] = _rows_of(crafted, updates[liars], self.attack)
-        accepted, rejections = self._screened(updates, participants, spec, state)
+        accepted, rejections, _ = self._screened(updates, participants, spec, state, purpose="rehearsed channel")
         seed = derive_seed(self.seed, "rehearsal", spec.round)
-        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed)
+        key = self._key("rehearsed noise", spec.round)
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, key=key)
         outcome, _ = self.workload.reduce(cohort, state["workload"])
-        rows = {row.client: row for row in _rows(outcome, accepted, rejections, state["statuses"])}
+        rows = {row.client: row for row in _rows(outcome, cohort, accepted, rejections, state["statuses"])}
         own = [rows[self.population.ids[participants[liar]]] for liar in liars]
         nothing = np.zeros(updates.shape[1], np.float32)
         return Rehearsal(
@@ -239,14 +250,18 @@ class Simulation:
 
     def _collect(
         self, participants: list[int], spec: RoundSpec, state: State, fleet: Fleet
-    ) -> tuple[list[Accepted], list[Rejection], Float32 | None]:
-        """Let the round's clients train and lie, and screen what they send; also what they may come to remember."""
+    ) -> tuple[list[Accepted], list[Rejection], Float32 | None, dict[str, State]]:
+        """Let the round's clients train and lie, and screen what they send; also what they may come to remember.
+
+        That is, by row, what their algorithm remembers if their updates count, and, by client, what their codec does.
+        """
         # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             updates, memories = self._train(participants, spec.round, state, fleet)
             acting, liars = self._poison(updates, participants, spec, state)
         tampering = {} if acting is None else dict.fromkeys(liars, acting)
-        return *self._screened(updates, participants, spec, state, tampering), memories
+        accepted, rejections, residuals = self._screened(updates, participants, spec, state, tampering)
+        return accepted, rejections, memories, residuals
 
     def _screened(
         self,
@@ -255,15 +270,21 @@ class Simulation:
         spec: RoundSpec,
         state: State,
         tampering: Mapping[int, Attack] = MappingProxyType({}),
-    ) -> tuple[list[Accepted], list[Rejection]]:
-        """Send the updates of a round, some of them tampered with, and screen what arrives."""
+        purpose: str = "channel",
+    ) -> tuple[list[Accepted], list[Rejection], dict[str, State]]:
+        """Send the updates of a round, some of them tampered with, and screen what arrives; also what codecs keep."""
         accepted: list[Accepted] = []
         rejections: list[Rejection] = []
+        residuals: dict[str, State] = {}
         seen: set[str] = set()
         # Seconds; simulated, a few with a tail.
         arrivals = stream(self.seed, "network", spec.round).lognormal(1.0, 0.5, size=len(self.population.ids))
         for row, index in enumerate(participants):
-            message = self._message(index, updates[row], spec, float(arrivals[index]))
+            before = state.get("residuals", {}).get(self.population.ids[index], {})
+            key = self._key(purpose, spec.round, index) if self.workload.channel.draws else None
+            message, kept = self._message(index, updates[row], spec, float(arrivals[index]), before, key)
+            if kept:
+                residuals[self.population.ids[index]] = kept
             if row in tampering:
                 tampered = tampering[row].tamper(message, stream(self.seed, "tamper", spec.round, index))
                 message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
@@ -275,23 +296,37 @@ class Simulation:
             else:
                 accepted.append(result)
                 seen.add(message.client_id)
-        return accepted, rejections
+        return accepted, rejections, residuals
 
-    def _message(self, index: int, update: Float32, spec: RoundSpec, received_at: float) -> Update:
-        return Update(
+    def _key(self, purpose: str, *path: int) -> bytes:
+        """What noise is drawn from. It comes from the run's seed, so that runs can be repeated: it protects nobody."""
+        return stream(self.seed, purpose, *path).bytes(32)
+
+    def _message(
+        self, index: int, update: Float32, spec: RoundSpec, received_at: float, kept: State, key: bytes | None
+    ) -> tuple[Update, State]:
+        """What a client sends, and what its codec keeps."""
+        channel = self.workload.channel
+        payload, kept = channel.pack(
+            update, spec, self.workload.layout, self.population.ids[index], key=key, state=kept
+        )
+        message = Update(
             client_id=self.population.ids[index],
             run=spec.run,
             round=spec.round,
             base_version=spec.round,
             model_hash=spec.model_hash,
-            payload=self.workload.layout.unflatten(update),
-            num_examples=len(self.population.data.clients[index]),
+            payload=payload,
+            payload_sha256=hashlib.sha256(payload).hexdigest() if isinstance(payload, bytes) else None,
+            num_examples=len(self.population.data.clients[index]) if channel.tells_examples else None,
+            kind=spec.kind,
             nonce=f"{spec.round}-{index}",
             received_at=received_at,
         )
+        return message, kept
 
     def _record(
-        self, number: int, rows: tuple[VerdictRow, ...], outcome: Outcome, params: Float32, seconds: float
+        self, number: int, rows: tuple[VerdictRow, ...], outcome: Outcome, params: Float32, sent: float, seconds: float
     ) -> RoundRecord:
         test = self.population.data.test
         excluded = {row.client for row in rows if row.status in EXCLUDED}
@@ -307,6 +342,7 @@ class Simulation:
             true_positive_rate=share(excluded, liars) if names else None,
             false_positive_rate=share(excluded, honest) if names else None,
             aggregate_norm=0.0 if outcome.judgement is None else _norm(outcome.judgement.aggregate),
+            payload_bytes=sent,
             seconds=seconds,
             failure=outcome.failure,
         )
@@ -352,11 +388,20 @@ def _sent_by(sender: str, update: Update) -> bool:
 
 
 def _rows(
-    outcome: Outcome, accepted: list[Accepted], rejections: list[Rejection], before: dict[str, str]
+    outcome: Outcome,
+    cohort: Cohort | None,
+    accepted: list[Accepted],
+    rejections: list[Rejection],
+    before: dict[str, str],
 ) -> tuple[VerdictRow, ...]:
     """A row per participant by client id, judged or rejected; a failed round counts and releases nobody."""
-    if outcome.judgement is not None:
-        rows = [VerdictRow(v.unit, v.status, v.weight, v.reason, v.evidence) for v in outcome.judgement.verdicts]
+    if outcome.judgement is not None and cohort is not None:
+        members = {unit.id: unit.members for unit in cohort.units}
+        rows = [
+            VerdictRow(member, v.status, v.weight, v.reason, v.evidence)
+            for v in outcome.judgement.verdicts
+            for member in members[v.unit]
+        ]
     else:
         reason = f"round failed: {outcome.failure}"
         clients = [item.update.client_id for item in accepted]

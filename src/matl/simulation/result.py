@@ -21,6 +21,7 @@ from matl.learning.datasets import Dataset
 from matl.learning.tasks import Task
 from matl.params import Float32, values_hash
 from matl.simulation.engine import Simulation
+from matl.simulation.private import told
 from matl.simulation.scoring import EXCLUDED, Detection, class_accuracies, minority_accuracy, rounds_to, share
 from matl.state import State
 
@@ -81,6 +82,8 @@ class RunResult:
         How it is spread over the clients: see `matl.learning.partition.PartitionStatistics.summary`.
     settings : mapping
         What was run, in words a reader can repeat.
+    privacy : mapping or None
+        What its sums of updates protect, see `matl.simulation.private.told`.
     metrics : mapping of str to float
         What the task itself measures of the final model on the test set, beside its accuracy.
     """
@@ -109,6 +112,7 @@ class RunResult:
     dataset: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    privacy: Mapping[str, Any] | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
 
     def __str__(self) -> str:
@@ -128,6 +132,11 @@ class RunResult:
     def failed_rounds(self) -> int:
         """How many rounds failed; each left the model as it was."""
         return len(self.failures)
+
+    @property
+    def payload_bytes(self) -> float:
+        """Mean length of the updates, in bytes."""
+        return float(np.mean([row["payload_bytes"] for row in self.history]))
 
     @property
     def rounds_to_90(self) -> int | None:
@@ -167,6 +176,10 @@ class RunResult:
             "zero_weight_tpr": self.zero_weight_tpr,
             "zero_weight_fpr": self.zero_weight_fpr,
             "lost_weight": self.lost_weight,
+            "payload_bytes": self.payload_bytes,
+            "privacy": None
+            if self.privacy is None
+            else {**self.privacy, "bits_per_coordinate": 8 * self.payload_bytes / self.params.size},
             "detection": None if self.detection is None else self.detection.as_dict(),
             "quarantined": list(self.quarantined),
             "model_hash": values_hash(self.params),
@@ -227,6 +240,7 @@ def summarise(
         dataset=test.name,
         data={**population.data.statistics().summary(), "class_names": test.class_names},
         settings={**settings, "device": device} if device is not None else settings,
+        privacy=None if simulation.privacy is None else told(simulation.privacy),
         metrics=_as_floats(metrics(params, test.X, test.y)) if callable(metrics) else {},
     )
 

@@ -71,6 +71,8 @@ class RoundRecord:
         when the judge gives no verdicts.
     aggregate_norm : float
         L2 norm of the aggregate; 0 if the round failed.
+    payload_bytes : float
+        Mean length of the payloads that were accepted; of named arrays, what they hold. 0 without any.
     seconds : float
         Wall time of the round.
     failure : str
@@ -87,6 +89,7 @@ class RoundRecord:
     true_positive_rate: float | None
     false_positive_rate: float | None
     aggregate_norm: float
+    payload_bytes: float
     seconds: float
     failure: str = ""
 

@@ -6,21 +6,24 @@ plain-data state, so that every host decides alike and any of them can stop and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matl import validate
+from matl.codec import derive_seed
 from matl.errors import BoundError, InvalidValueError, UndecidedError
 from matl.learning.local import LocalTraining
-from matl.learning.server import RoundSummary, ServerOptimizer, ServerSGD
+from matl.learning.server import FedNova, RoundSummary, ServerOptimizer, ServerSGD, StatefulOptimizer
 from matl.matrix import UpdateMatrix
-from matl.params import Float32, ParamLayout, values_hash
-from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
-from matl.screening import Verifier, largest_payload, screen_envelope, screen_values
+from matl.params import Arrays, Float32, ParamLayout, values_hash
+from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Update
+from matl.screening import Verifier, screen_envelope
 from matl.state import State
+from matl.workloads.channel import Channel, Clear
 
 __all__ = ["Accepted", "Outcome", "TrainingWorkload"]
 
@@ -30,10 +33,11 @@ _LONGEST = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """A screened update: the message without its payload, and its values as a row (d,) of the cohort."""
+    """A screened update: the message without its payload, its values as the channel reads them, and its length."""
 
     update: Update
-    row: Float32
+    row: NDArray[Any]
+    payload_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,8 @@ class TrainingWorkload:
         The model's arrays.
     run : str
         Identifier of the run.
+    channel : Channel
+        How updates travel, and what the judge sees of them.
     optimizer : ServerOptimizer
         What is done with the aggregate.
     recipe : LocalTraining
@@ -79,6 +85,8 @@ class TrainingWorkload:
         can check, buys little.
     max_staleness : int
         How many rounds old the model of an update may be.
+    public_seed : int
+        What everybody may draw from: rotations, sketches, groups.
     config_digest : str
         Digest of the configuration of the run.
     """
@@ -86,6 +94,7 @@ class TrainingWorkload:
     mode: Mode
     layout: ParamLayout
     run: str
+    channel: Channel = field(default_factory=Clear)
     optimizer: ServerOptimizer = field(default_factory=ServerSGD)
     recipe: LocalTraining = field(default_factory=LocalTraining)
     clients: int | None = None
@@ -93,6 +102,7 @@ class TrainingWorkload:
     max_examples: int = 1_000_000
     weight_cap: float = 3.0
     max_staleness: int = 0
+    public_seed: int = 0
     config_digest: str = ""
 
     def __post_init__(self) -> None:
@@ -100,6 +110,11 @@ class TrainingWorkload:
         validate.non_negative(max_staleness=self.max_staleness)
         if self.max_norm is not None:
             validate.positive(max_norm=self.max_norm)
+        if not self.channel.tells_examples and isinstance(self.optimizer, StatefulOptimizer | FedNova):
+            raise InvalidValueError(
+                f"{type(self.optimizer).__name__} has clients tell what depends on their data beside the update, which "
+                "no privacy is accounted for; choose another server optimiser"
+            )
         for key, needed in self.optimizer.recipe.items():
             if getattr(self.recipe, key) != needed:
                 raise InvalidValueError(
@@ -127,6 +142,11 @@ class TrainingWorkload:
             round=version,
             model_hash=state["model_hashes"][str(version)],
             layout_hash=self.layout.digest,
+            kind=self.channel.kind,
+            visibility=self.channel.visibility,
+            codec=self.channel.codec,
+            public_seed=derive_seed(self.public_seed, version),
+            groups=self.channel.group_size,
             max_norm=self.max_norm,
             max_examples=self.max_examples,
             max_staleness=self.max_staleness,
@@ -139,30 +159,45 @@ class TrainingWorkload:
     ) -> Accepted | Rejection:
         """Check one message; ``seen`` holds the clients accepted so far in this round."""
         hashes = {int(version): value for version, value in state["model_hashes"].items()}
-        limit = largest_payload(self.layout)
+        limit = self.channel.largest(self.layout)
         rejection = screen_envelope(update, spec, model_hashes=hashes, seen=seen, verify=verify, max_bytes=limit)
         if rejection is not None:
             return rejection
-        row = screen_values(update, spec, self.layout)
+        row = self.channel.unpack(update, spec, self.layout)
+        if isinstance(row, Rejection):
+            return row
         # The row holds all that the payload said: keeping both would double the memory of a round.
-        return row if isinstance(row, Rejection) else Accepted(replace(update, payload=()), row)
+        return Accepted(replace(update, payload=()), row, _length(update.payload))
 
-    def cohort(self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int) -> Cohort | None:
-        """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty."""
+    def cohort(
+        self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int, key: bytes | None = None
+    ) -> Cohort | None:
+        """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
+
+        ``key`` is that of the host's own noise, for simulations; the operating system's unless it is given.
+        """
         ordered = sorted(accepted, key=lambda item: item.update.client_id)
         if not ordered:
             return None
-        updates = [item.update for item in ordered]
-        n = len(updates)
+        updates = {item.update.client_id: item.update for item in ordered}
+        units, rows = self.channel.units(list(updates), [item.row for item in ordered], spec, seed=seed, key=key)
+        if not units:
+            return None
+        told = self._weights(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
+        weights = dict(zip(updates, told, strict=True))
+
+        def of_members(value: Callable[[str], float], combine: Callable[[Iterable[float]], float]) -> list[float]:
+            return [combine(value(member) for member in unit.members) for unit in units]
+
         return Cohort(
             spec=spec,
             params=state["params"],
-            units=tuple(Unit.of(update.client_id) for update in updates),
-            X=UpdateMatrix(np.stack([item.row for item in ordered])),
-            weights=self._weights(updates),
-            staleness=np.array([spec.round - int(update.base_version) for update in updates], np.int64),
-            received_at=np.array([update.received_at for update in updates], np.float64),
-            max_byzantine=min(int(self.mode.bound * n + 1e-9), n - 1),
+            units=units,
+            X=UpdateMatrix(np.stack(rows)),
+            weights=np.array(of_members(weights.__getitem__, sum), np.float64),
+            staleness=np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64),
+            received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
+            max_byzantine=min(int(self.mode.bound * len(units) + 1e-9), len(units) - 1),
             seed=seed,
         )
 
@@ -170,7 +205,7 @@ class TrainingWorkload:
         """Judge a round and step the model; a round that cannot be judged leaves the model as it was."""
         version = int(state["round"]) + 1
         if cohort is None:
-            return self._failed("no update passed screening", version, state)
+            return self._failed(self.channel.nothing, version, state)
         try:
             judgement, mode_state = self.mode.judge(cohort, state["mode"])
         except (BoundError, UndecidedError) as error:  # too few updates for the rule, or a judge without a yardstick
@@ -222,3 +257,11 @@ class TrainingWorkload:
         typical = float(np.median([count for count in counts if count is not None] or [1]))
         claimed = np.array([typical if count is None else count for count in counts], np.float64)
         return np.minimum(claimed, self.weight_cap * typical)
+
+
+def _length(payload: bytes | Arrays) -> int:
+    """Bytes of a payload that was read."""
+    if isinstance(payload, bytes):
+        return len(payload)
+    arrays = payload.values() if isinstance(payload, Mapping) else payload
+    return sum(np.asarray(array).nbytes for array in arrays)

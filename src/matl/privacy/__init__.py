@@ -1,0 +1,1 @@
+"""Updates that say provably little about any one client: mechanisms, certificates, accounting, secure aggregation."""

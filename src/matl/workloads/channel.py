@@ -1,0 +1,309 @@
+"""Channels: how updates travel from clients to the judge, and what of them the host sees on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matl import validate
+from matl.codec import Codec, derive_seed
+from matl.errors import InvalidValueError
+from matl.params import Arrays, Float32, ParamLayout
+from matl.privacy.mechanism import Central, Distributed, Mechanism
+from matl.privacy.secagg import draw_groups
+from matl.privacy.words import Words
+from matl.records import Rejection, RoundSpec, Unit, Update, Visibility
+from matl.screening import HEADER_LIMIT, largest_payload, screen_row, screen_values, screen_words
+from matl.state import State
+
+__all__ = ["Channel", "Clear", "Encoded", "Private"]
+
+_WORDS = "words"
+
+
+class Channel(ABC):
+    """What happens to an update between the client that made it and the judge.
+
+    A client calls `pack`. The host calls `unpack` for each message that passed its envelope, and `units` once a round,
+    for what the judge is shown.
+    """
+
+    kind: ClassVar[str] = "delta"
+    """What an update holds, see `matl.records.RoundSpec`."""
+    visibility: Visibility = Visibility.CLEAR
+    """What the judge sees."""
+    tells_examples: ClassVar[bool] = True
+    """Whether clients say how many examples they hold."""
+    draws: ClassVar[bool] = True
+    """Whether `pack` draws at random."""
+
+    @property
+    @abstractmethod
+    def codec(self) -> str:
+        """How payloads are encoded, for `matl.records.RoundSpec`."""
+
+    group_size: int | None = 1
+    """Fewest clients of a unit; ``None`` for all of a round."""
+
+    @abstractmethod
+    def pack(
+        self,
+        update: Float32,
+        spec: RoundSpec,
+        layout: ParamLayout,
+        client: str,
+        *,
+        key: bytes | None = None,
+        state: State,
+    ) -> tuple[bytes | Arrays, State]:
+        """The payload of an update (d,), and what the client remembers of it.
+
+        Parameters
+        ----------
+        update : float32 array of shape (d,)
+            What the client learned.
+        spec : RoundSpec
+            The round.
+        layout : ParamLayout
+            The model's arrays.
+        client : str
+            Its id.
+        key : bytes, optional
+            32 bytes that all randomness comes from, for simulations; the operating system's unless it is given.
+        state : dict
+            What it remembers of the update before; empty at first.
+        """
+
+    @abstractmethod
+    def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
+        """The values of a message, or why they cannot be taken."""
+
+    @property
+    def nothing(self) -> str:
+        """Why there may be no unit."""
+        return "no update passed screening"
+
+    def units(
+        self,
+        clients: Sequence[str],
+        rows: Sequence[NDArray[Any]],
+        spec: RoundSpec,
+        *,
+        seed: int,
+        key: bytes | None = None,
+    ) -> tuple[tuple[Unit, ...], Sequence[Float32]]:
+        """What the judge is shown: units, perhaps none, and an update (d,) for each.
+
+        Parameters
+        ----------
+        clients : sequence of str
+            Whose updates passed, in order of id.
+        rows : sequence of arrays
+            What `unpack` made of them.
+        spec : RoundSpec
+            The round.
+        seed : int
+            Drawn after it was known who takes part; groups are drawn from it.
+        key : bytes, optional
+            Of the host's own noise, as for `pack`.
+        """
+        return tuple(Unit.of(client) for client in clients), rows
+
+    def largest(self, layout: ParamLayout) -> int:
+        """Bytes that no payload exceeds."""
+        return largest_payload(layout)
+
+
+@dataclass(frozen=True)
+class Clear(Channel):
+    """Named arrays, as they are."""
+
+    draws: ClassVar[bool] = False
+
+    @property
+    def codec(self) -> str:
+        """See `Channel.codec`."""
+        return "safetensors"
+
+    def pack(
+        self,
+        update: Float32,
+        spec: RoundSpec,
+        layout: ParamLayout,
+        client: str,
+        *,
+        key: bytes | None = None,
+        state: State,
+    ) -> tuple[bytes | Arrays, State]:
+        """See `Channel.pack`."""
+        return layout.unflatten(update), state
+
+    def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
+        """See `Channel.unpack`."""
+        return screen_values(update, spec, layout)
+
+
+@dataclass(frozen=True)
+class Encoded(Channel):
+    """Bytes of a codec: smaller, and no more private.
+
+    Parameters
+    ----------
+    by : Codec
+        What encodes them.
+    """
+
+    by: Codec
+
+    @property
+    def codec(self) -> str:
+        """See `Channel.codec`."""
+        return ", ".join(f"{role} {spec['name']}" for role, spec in self.by.spec.items())
+
+    def pack(
+        self,
+        update: Float32,
+        spec: RoundSpec,
+        layout: ParamLayout,
+        client: str,
+        *,
+        key: bytes | None = None,
+        state: State,
+    ) -> tuple[bytes | Arrays, State]:
+        """See `Channel.pack`; a codec with error feedback remembers what was lost."""
+        rng = np.random.default_rng(None if key is None else list(key))
+        return self.by.encode(update, seed=_own_seed(client, spec), rng=rng, state=state or None)
+
+    def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
+        """See `Channel.unpack`."""
+        return screen_row(update, spec, lambda payload: self._decoded(payload, update, spec, layout))
+
+    def largest(self, layout: ParamLayout) -> int:
+        """See `Channel.largest`."""
+        return self.by.most_bytes(layout.size)
+
+    def _decoded(self, payload: Any, update: Update, spec: RoundSpec, layout: ParamLayout) -> Float32:
+        if not isinstance(payload, bytes):
+            raise TypeError(f"expected bytes of the codec, got a {type(payload).__name__}")
+        return self.by.decode(payload, size=layout.size, seed=_own_seed(update.client_id, spec))
+
+
+def _own_seed(client: str, spec: RoundSpec) -> int:
+    """A public seed of a client's own: errors of rotations that differ average out, and no sender chooses its own."""
+    return derive_seed(spec.public_seed, int.from_bytes(hashlib.sha256(client.encode()).digest()[:8], "little"))
+
+
+@dataclass(frozen=True)
+class Private(Channel):
+    """Sums under differential privacy: the judge sees one unit, or random groups, and no client.
+
+    Parameters
+    ----------
+    mechanism : Mechanism
+        Who adds noise, and how much.
+    group_size : int or None
+        Fewest clients of a group; every group's sum has to have noise enough for itself. ``None`` for one sum of all.
+    min_survivors : int
+        Fewest clients whose sum is decoded, if those whose noise the guarantee needs are not more; with fewer a round
+        fails.
+
+    Notes
+    -----
+    In a simulation secure aggregation is taken for done: what it computes, the sum modulo M, is computed without masks,
+    among those whose messages passed screening. Example counts are not told, and every client weighs the same
+    (assumption A6).
+    """
+
+    kind: ClassVar[str] = "masked"
+    tells_examples: ClassVar[bool] = False
+
+    mechanism: Mechanism
+    group_size: int | None = None
+    min_survivors: int = 0
+
+    def __post_init__(self) -> None:
+        validate.whole(0, min_survivors=self.min_survivors)
+        if self.group_size is not None and self.group_size < self.least:
+            raise InvalidValueError(
+                f"expected groups of at least {self.least} clients, whose noise the guarantee needs in every sum that "
+                f"is seen, got group_size={self.group_size}"
+            )
+        if isinstance(self.mechanism, Central) and self.mechanism.rate is not None:
+            raise InvalidValueError(
+                "expected central noise without sampling here, where sums are divided by the number of clients that "
+                f"sent something, got rate={self.mechanism.rate}"
+            )
+
+    @property
+    def visibility(self) -> Visibility:  # type: ignore[override] # a constant elsewhere
+        """See `Channel.visibility`."""
+        return Visibility.SUMMED if self.group_size is None else Visibility.GROUPED
+
+    @property
+    def codec(self) -> str:
+        """See `Channel.codec`."""
+        return type(self.mechanism).__name__.lower()
+
+    @property
+    def least(self) -> int:
+        """Fewest clients whose sum is decoded."""
+        needed = self.mechanism.encoder.instance.survivors if isinstance(self.mechanism, Distributed) else 1
+        return max(self.min_survivors, needed)
+
+    @property
+    def nothing(self) -> str:
+        """See `Channel.nothing`."""
+        return f"fewer than {self.least} updates passed screening, and their sum would have too little noise"
+
+    def largest(self, layout: ParamLayout) -> int:
+        """See `Channel.largest`."""
+        shape, dtype = self.mechanism.words
+        return math.prod(shape) * dtype.itemsize + HEADER_LIMIT
+
+    def pack(
+        self,
+        update: Float32,
+        spec: RoundSpec,
+        layout: ParamLayout,
+        client: str,
+        *,
+        key: bytes | None = None,
+        state: State,
+    ) -> tuple[bytes | Arrays, State]:
+        """See `Channel.pack`."""
+        sent = self.mechanism.encode(update, spec.public_seed, words=None if key is None else Words(key))
+        return {_WORDS: self.mechanism.packed(sent)}, state
+
+    def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
+        """See `Channel.unpack`."""
+        found = screen_words(update, _WORDS, self.mechanism.words)
+        return found if isinstance(found, Rejection) else self.mechanism.unpacked(found)
+
+    def units(
+        self,
+        clients: Sequence[str],
+        rows: Sequence[NDArray[Any]],
+        spec: RoundSpec,
+        *,
+        seed: int,
+        key: bytes | None = None,
+    ) -> tuple[tuple[Unit, ...], Sequence[Float32]]:
+        """See `Channel.units`; the mean of every group that has survivors enough, made of its private sum."""
+        if len(clients) < self.least:
+            return (), []
+        sent: Mapping[str, NDArray[Any]] = dict(zip(clients, rows, strict=True))
+        groups = draw_groups(clients, min(len(clients), self.group_size or len(clients)), seed)
+        words = None if key is None else Words(key)
+        means = []
+        for unit in groups:
+            total = self.mechanism.total(sent[member] for member in unit.members)
+            private = self.mechanism.decode_sum(total, spec.public_seed, words=words)
+            means.append(private / np.float32(len(unit.members)))
+        return groups, means

@@ -1,0 +1,158 @@
+"""Runs whose judge sees private sums only: what they cost, what is refused, and what attacks do to them."""
+
+import tomllib
+
+import numpy as np
+import pytest
+
+import matl
+from matl.errors import BoundError, ConfigError, InvalidValueError
+from matl.modes import Mode0, Plain
+from matl.privacy.words import Words
+from matl.simulation.config import load_config, to_toml
+
+SMALL = {"dataset": "digits", "clients": 30, "rounds": 8, "mode": "plain", "attack": "none", "seed": 3}
+
+
+def run(privacy, **changes):
+    return matl.simulate(**{**SMALL, **changes}, privacy=privacy)
+
+
+@pytest.mark.parametrize("mechanism", ["distributed", "central", "local"])
+def test_a_private_run_says_what_it_protects_and_repeats_itself(mechanism):
+    privacy = {"epsilon": 20.0, "mechanism": mechanism, "clip": 0.5}
+    first, second = run(privacy), run(privacy)
+    np.testing.assert_array_equal(first.params, second.params)
+    told = first.as_dict()["privacy"]
+    assert told["mechanism"] == mechanism
+    assert 19.5 < told["epsilon"]["zero_out"] <= 20.0 < told["epsilon"]["replace_one"]
+    assert (told["rounds"], told["delta"]) == (8, 1e-5)
+    assert "protects nobody" in told["simulated"]
+    assert told["bits_per_coordinate"] == 8 * first.payload_bytes / first.params.size
+
+
+def test_the_words_of_a_private_run_are_ten_times_smaller_and_it_learns():
+    clear, private = run(None), run({"epsilon": 20.0, "clip": 0.5, "alignment": 0.6})
+    assert clear.history[0]["payload_bytes"] / private.history[0]["payload_bytes"] > 9.9
+    assert private.as_dict()["payload_bytes"] == private.history[0]["payload_bytes"]
+    assert private.accuracy > 0.6
+    assert clear.as_dict()["privacy"] is None
+
+
+def test_less_epsilon_is_more_noise():
+    errors = [1 - run({"epsilon": epsilon, "clip": 0.5}).accuracy for epsilon in (1.0, 50.0)]
+    assert errors[0] > errors[1] + 0.2
+
+
+def test_the_ceiling_of_a_private_run_is_not_private():
+    result = run({"epsilon": 5.0, "clip": 0.5}, ceiling=True)
+    assert result.ceiling_accuracy == run(None).accuracy
+
+
+def test_a_rule_over_group_sums_learns_and_every_member_has_the_verdict_of_its_group():
+    privacy = {"epsilon": 150.0, "clip": 3.0, "budget_bits": 9.0, "group_size": 5}
+    result = run(privacy, clients=60, aggregator="median", attack={"name": "ipm", "epsilon": 100.0}, byzantine=0.07)
+    assert result.accuracy > 0.4
+    assert result.history[0]["accepted"] == 60
+
+
+def test_drop_outs_and_the_corrupt_are_made_up_for_with_more_noise():
+    told = [
+        run({"epsilon": 20.0, **more}, rounds=1).as_dict()["privacy"] for more in ({}, {"dropout": 0.2, "corrupt": 3})
+    ]
+    assert [one["honest_shares"] for one in told] == [30, 21]
+    assert told[1]["predicted_mse_ratio"] > 1.1 * told[0]["predicted_mse_ratio"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "seen"),
+    [
+        ({"mode": "mode1"}, "Mode1 judges clients one by one"),
+        ({"max_norm": 1.0}, r"max_norm=1\.0"),
+        ({"server_optimizer": "scaffold"}, "Scaffold has clients tell"),
+        ({"codec": "int8"}, "codec='int8' as well"),
+        ({"privacy": {"epsilon": 8.0, "mechanism": "central", "group_size": 5}}, "group_size=5"),
+        ({"privacy": {"epsilon": 8.0, "dropout": 29}}, "at least 2 honest clients"),
+    ],
+)
+def test_what_private_sums_cannot_give_is_refused(changes, seen):
+    with pytest.raises(InvalidValueError, match=seen):
+        matl.simulate(**{**SMALL, "privacy": {"epsilon": 8.0}, **changes})
+
+
+def test_a_robust_rule_over_one_sum_is_refused():
+    with pytest.raises(InvalidValueError, match="nothing to choose from, got Median"):
+        run({"epsilon": 8.0}, aggregator="median")
+    with pytest.raises(BoundError, match="krum with 3 clients"):
+        run({"epsilon": 8.0, "group_size": 10}, aggregator={"name": "krum", "f": 2})
+
+
+@pytest.mark.parametrize(
+    ("privacy", "seen"),
+    [
+        ({"epsilon": 0.0}, r"privacy\.epsilon: .*greater than 0"),
+        ({}, r"privacy\.epsilon: .*required"),
+        ({"epsilon": 8.0, "epsilo": 1}, r"privacy\.epsilo: unknown key \(did you mean 'epsilon'\?\)"),
+        ({"epsilon": 8.0, "mechanism": "trust me"}, r"privacy\.mechanism"),
+        ({"epsilon": 8.0, "group_size": 1}, r"privacy\.group_size"),
+    ],
+)
+def test_a_table_with_mistakes_is_refused_key_by_key(privacy, seen):
+    with pytest.raises(ConfigError, match=seen):
+        load_config(None, {"privacy": privacy})
+
+
+def test_the_table_is_written_and_read_back():
+    config = load_config(None, {"mode": "plain", "privacy": {"epsilon": 8.0, "group_size": 5}, "codec": None})
+    text = to_toml(config)
+    assert tomllib.loads(text)["privacy"] == {**config.privacy.model_dump(exclude_none=True)}
+    assert load_config(None, tomllib.loads(text)) == config
+
+
+def test_objects_are_judged_by_what_they_are():
+    with pytest.raises(InvalidValueError, match="Mode0 judges"):
+        run({"epsilon": 8.0}, mode=Mode0())
+    assert run({"epsilon": 8.0}, mode=Plain(), rounds=1).failed_rounds == 0
+
+
+def test_malicious_clients_that_no_rule_over_groups_bears_are_refused():
+    with pytest.raises(BoundError, match="hypergeometric"):
+        run({"epsilon": 8.0, "group_size": 6, "malicious": 0.45}, clients=60, aggregator="median")
+    with pytest.raises(BoundError, match="median"):
+        run({"epsilon": 8.0, "group_size": 6}, clients=60, aggregator="median", attack="sign_flip", byzantine=0.45)
+
+
+def test_the_corrupt_may_all_take_part_in_one_round():
+    told = run({"epsilon": 50.0, "corrupt": 0.1}, clients=40, participation=0.5, rounds=2).as_dict()["privacy"]
+    assert (told["honest_shares"], told["min_survivors"]) == (16, 20)
+
+
+def test_rounds_with_too_few_survivors_fail_and_leave_the_model_as_it_was():
+    result = run({"epsilon": 8.0}, attack="malformed", byzantine=0.5, rounds=2)
+    assert result.failed_rounds == 2
+    assert "too little noise" in result.failures[0]
+
+
+@pytest.mark.parametrize("travel", [{"codec": "int8"}, {"privacy": {"epsilon": 50.0, "dropout": 0.45}}])
+def test_malformed_messages_are_rejected_however_updates_travel(travel):
+    result = matl.simulate(**{**SMALL, "attack": "malformed", "byzantine": 0.3, "rounds": 3}, **travel)
+    assert result.history[-1]["rejected"] >= 3
+    assert result.failed_rounds == 0
+
+
+def test_noise_is_drawn_anew_for_every_round_and_for_rehearsals():
+    keys = []
+    real = Words.__init__
+
+    def spying(self, key=None):
+        keys.append(key)
+        real(self, key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Words, "__init__", spying)
+        run({"epsilon": 50.0, "mechanism": "central"}, rounds=3, clients=20, attack="model_poisoning", byzantine=0.1)
+    assert len(keys) > 3 * 21  # rehearsals too
+    assert None not in keys
+    assert (
+        len(set(keys)) >= 2 * 3 * 21
+    )  # every round, client and host, and its rehearsals
