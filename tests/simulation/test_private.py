@@ -153,6 +153,4 @@ def test_noise_is_drawn_anew_for_every_round_and_for_rehearsals():
         run({"epsilon": 50.0, "mechanism": "central"}, rounds=3, clients=20, attack="model_poisoning", byzantine=0.1)
     assert len(keys) > 3 * 21  # rehearsals too
     assert None not in keys
-    assert (
-        len(set(keys)) >= 2 * 3 * 21
-    )  # every round, client and host, and its rehearsals
+    assert len(set(keys)) >= 2 * 3 * 21  # every round, client and host, and its rehearsals
