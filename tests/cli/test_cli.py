@@ -259,6 +259,7 @@ def test_doctor_names_every_extra(run):
 
 
 def test_doctor(run, monkeypatch, tmp_path):
+    monkeypatch.delenv("MATL_DATA_DIR", raising=False)
     facts = run("doctor", "--json").json
     assert facts["matl"] == matl.__version__
     assert facts["core"]["numpy"]
