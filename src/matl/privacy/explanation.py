@@ -89,7 +89,10 @@ def unprotected(plan: Plan) -> list[str]:
     if kind is Kind.DISTRIBUTED:
         lines.append("Client state that remembers its own noise, such as error feedback on what was sent.")
     if plan.demand.visibility is Visibility.SUMMED:
-        lines.append("The model from malicious clients: nobody sees a single update; each counts up to the norm.")
+        lines.append(
+            "The model from malicious clients: nobody sees a single update, and who sends words of its own counts as "
+            "much as it likes."
+        )
     if plan.demand.delta * plan.demand.clients >= 1:
         lines.append(
             f"Much, at this delta: {plan.demand.delta:g} is no less than 1 / clients, which would allow to publish one "
