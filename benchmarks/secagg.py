@@ -220,7 +220,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=100)
     parser.add_argument("--length", type=int, default=1_000_000, help="words of 8 bits per vector")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/secagg"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "secagg")
     arguments = parser.parse_args()
     began = time.perf_counter()
     n, length = arguments.clients, arguments.length
