@@ -14,6 +14,7 @@ from math import comb
 
 from matl import validate
 from matl.errors import InvalidValueError
+from matl.privacy.hypergeometric import above, at_most
 from matl.privacy.secagg import quorum
 
 __all__ = ["FAILURE", "Shares", "contaminated_majority", "count_groups", "largest_malicious", "plan_shares"]
@@ -92,10 +93,10 @@ def plan_shares(clients: int, groups: int, dropout: int, dishonest: int, broken:
     if groups == 1:
         lost, corrupt, chance = dropout, dishonest, Fraction(0)
     else:
-        lost = _at_most(clients, dropout, members, _LOST)
+        lost = at_most(clients, dropout, members, _LOST)
         others = members - 1 + (more > 0)  # of the client to protect, in the largest group
-        corrupt = _at_most(clients - 1, min(dishonest, clients - 1), others, broken)
-        chance = _above(clients - 1, min(dishonest, clients - 1), others, corrupt)
+        corrupt = at_most(clients - 1, min(dishonest, clients - 1), others, broken)
+        chance = above(clients - 1, min(dishonest, clients - 1), others, corrupt)
     shares = Shares(groups, members, members - lost, corrupt, chance)
     what = "clients" if groups == 1 else f"members of a group of {members}"
     if shares.honest < 2:
@@ -164,20 +165,3 @@ def largest_malicious(clients: int, size: int, failure: Fraction = FAILURE) -> i
     """
     counts = range(clients + 1)
     return bisect_left(counts, True, key=lambda m: contaminated_majority(clients, size, m) > failure) - 1
-
-
-def _at_most(population: int, marked: int, drawn: int, chance: Fraction) -> int:
-    """The smallest m such that more than m of ``drawn`` are marked with at most this probability."""
-    limit, ways = chance * comb(population, drawn), 0
-    for count in range(min(marked, drawn), -1, -1):
-        ways += comb(marked, count) * comb(population - marked, drawn - count)
-        if ways > limit:
-            return count
-    return 0
-
-
-def _above(population: int, marked: int, drawn: int, most: int) -> Fraction:
-    """Probability that more than ``most`` of ``drawn`` are marked, exactly."""
-    counts = range(most + 1, min(marked, drawn) + 1)
-    ways = sum(comb(marked, count) * comb(population - marked, drawn - count) for count in counts)
-    return Fraction(ways, comb(population, drawn))

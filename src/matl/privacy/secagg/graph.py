@@ -27,10 +27,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import comb
 
 from matl import validate
 from matl.errors import InvalidValueError
+from matl.privacy.hypergeometric import above, at_most
 from matl.records import Unit
 
 __all__ = ["COMPLETE", "MAX_CLIENTS", "Graph", "choose_graph", "draw_groups", "quorum"]
@@ -169,11 +169,11 @@ def choose_graph(
         unsafe, unlucky = Fraction(failure) / (attempts * n), Fraction(abandoned) / n
 
         def threshold(degree: int) -> int:
-            return degree // 2 + _most(n - 1, corrupt, degree, unsafe) + 1
+            return degree // 2 + at_most(n - 1, corrupt, degree, unsafe) + 1
 
         def holds(degree: int) -> bool:
             spare = degree - threshold(degree)
-            return spare >= 0 and _tail(n - 1, dropout, degree, spare) <= unlucky
+            return spare >= 0 and above(n - 1, dropout, degree, spare) <= unlucky
 
         degrees = range(2, n - 1, 2)
         found = bisect_left(degrees, True, key=holds)  # parity makes it jump a little; what is found does hold
@@ -233,22 +233,3 @@ def _ring(n: int, seed: bytes) -> tuple[list[int], list[int]]:
     for position, client in enumerate(ring):
         place[client] = position
     return ring, place
-
-
-def _most(population: int, marked: int, drawn: int, chance: Fraction) -> int:
-    """The smallest m such that more than m of ``drawn`` are marked with at most this probability."""
-    limit, ways = chance * comb(population, drawn), 0
-    for count in range(min(marked, drawn), -1, -1):
-        ways += comb(marked, count) * comb(population - marked, drawn - count)
-        if ways > limit:
-            return count
-    return 0
-
-
-def _tail(population: int, marked: int, drawn: int, most: int) -> Fraction:
-    """Probability that more than ``most`` of ``drawn`` are marked, exactly."""
-    ways = sum(
-        comb(marked, count) * comb(population - marked, drawn - count)
-        for count in range(most + 1, min(marked, drawn) + 1)
-    )
-    return Fraction(ways, comb(population, drawn))
