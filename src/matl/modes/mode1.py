@@ -285,9 +285,8 @@ class Mode1:
         key = (values_hash(cohort.params), fold, tuple(sizes), cohort.seed, sketch_seed)
         simulated = self._last.get(key)
         if simulated is None:
-            simulated = Simulated.of(self.oracle, cohort.params, fold, simulants, cohort.seed, sketch)
-            self._last.clear()
-            self._last[key] = simulated
+            self._last.clear()  # first, or the directions of two rounds would be in memory
+            simulated = self._last[key] = Simulated.of(self.oracle, cohort.params, fold, simulants, cohort.seed, sketch)
         return _Seen(
             fold, sketch_seed, list(sizes), simulants.sizes, View.of(cohort.X, simulated.atoms, sketch), simulated
         )
