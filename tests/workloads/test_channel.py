@@ -17,7 +17,7 @@ from matl.privacy.encoder import Encoder
 from matl.privacy.mechanism import Central, Distributed
 from matl.privacy.table import skellam_table
 from matl.records import Rejection, Update, Visibility
-from matl.workloads import Clear, Encoded, Private, TrainingWorkload
+from matl.workloads import Clear, Encoded, Private, Sender, TrainingWorkload
 
 LAYOUT = ParamLayout.of({"w": np.zeros((40, 20), np.float32), "b": np.zeros(20, np.float32)})
 CLIENTS = 12
@@ -36,9 +36,8 @@ def workload(channel):
 
 def message(work, state, index, state_of_client=None):
     spec = work.plan(state)
-    payload, kept = work.channel.pack(
-        UPDATES[index], spec, LAYOUT, f"client-{index:02d}", key=bytes([index] * 32), state=state_of_client or {}
-    )
+    sender = Sender(f"client-{index:02d}", state_of_client or {}, bytes([index] * 32))
+    payload, kept = work.channel.pack(UPDATES[index], spec, LAYOUT, sender)
     sha = None
     if isinstance(payload, bytes):
         sha = hashlib.sha256(payload).hexdigest()

@@ -32,7 +32,7 @@ from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.state import State
-from matl.workloads import Accepted, Outcome, TrainingWorkload
+from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload
 
 __all__ = ["Simulation"]
 
@@ -280,19 +280,19 @@ class Simulation:
         # Seconds; simulated, a few with a tail.
         arrivals = stream(self.seed, "network", spec.round).lognormal(1.0, 0.5, size=len(self.population.ids))
         for row, index in enumerate(participants):
-            before = state.get("residuals", {}).get(self.population.ids[index], {})
+            name = self.population.ids[index]
             key = self._key(purpose, spec.round, index) if self.workload.channel.draws else None
-            message, kept = self._message(index, updates[row], spec, float(arrivals[index]), before, key)
+            sender = Sender(name, state.get("residuals", {}).get(name, {}), key)
+            message, kept = self._message(index, updates[row], spec, float(arrivals[index]), sender)
             if kept:
-                residuals[self.population.ids[index]] = kept
+                residuals[name] = kept
             if row in tampering:
                 tampered = tampering[row].tamper(message, stream(self.seed, "tamper", spec.round, index))
                 message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
-            sender = self.population.ids[index]
-            verify = partial(_sent_by, sender)
+            verify = partial(_sent_by, name)
             result = self.workload.screen(message, spec, state["workload"], seen=seen, verify=verify)
             if isinstance(result, Rejection):
-                rejections.append(replace(result, client_id=sender))  # whoever the message claims to be from
+                rejections.append(replace(result, client_id=name))  # whoever the message claims to be from
             else:
                 accepted.append(result)
                 seen.add(message.client_id)
@@ -303,15 +303,13 @@ class Simulation:
         return stream(self.seed, purpose, *path).bytes(32)
 
     def _message(
-        self, index: int, update: Float32, spec: RoundSpec, received_at: float, kept: State, key: bytes | None
+        self, index: int, update: Float32, spec: RoundSpec, received_at: float, sender: Sender
     ) -> tuple[Update, State]:
         """What a client sends, and what its codec keeps."""
         channel = self.workload.channel
-        payload, kept = channel.pack(
-            update, spec, self.workload.layout, self.population.ids[index], key=key, state=kept
-        )
+        payload, kept = channel.pack(update, spec, self.workload.layout, sender)
         message = Update(
-            client_id=self.population.ids[index],
+            client_id=sender.id,
             run=spec.run,
             round=spec.round,
             base_version=spec.round,

@@ -23,9 +23,28 @@ from matl.records import Rejection, RoundSpec, Unit, Update, Visibility
 from matl.screening import HEADER_LIMIT, largest_payload, screen_row, screen_values, screen_words
 from matl.state import State
 
-__all__ = ["Channel", "Clear", "Encoded", "Private"]
+__all__ = ["Channel", "Clear", "Encoded", "Private", "Sender"]
 
 _WORDS = "words"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """A client, as far as a channel has to know it.
+
+    Parameters
+    ----------
+    id : str
+        Who it is.
+    state : dict
+        What it remembers of the update before; empty at first.
+    key : bytes or None
+        32 bytes that all its randomness comes from, for simulations; the operating system's unless it is given.
+    """
+
+    id: str
+    state: State
+    key: bytes | None = None
 
 
 class Channel(ABC):
@@ -54,14 +73,7 @@ class Channel(ABC):
 
     @abstractmethod
     def pack(
-        self,
-        update: Float32,
-        spec: RoundSpec,
-        layout: ParamLayout,
-        client: str,
-        *,
-        key: bytes | None = None,
-        state: State,
+        self, update: Float32, spec: RoundSpec, layout: ParamLayout, sender: Sender
     ) -> tuple[bytes | Arrays, State]:
         """The payload of an update (d,), and what the client remembers of it.
 
@@ -73,12 +85,8 @@ class Channel(ABC):
             The round.
         layout : ParamLayout
             The model's arrays.
-        client : str
-            Its id.
-        key : bytes, optional
-            32 bytes that all randomness comes from, for simulations; the operating system's unless it is given.
-        state : dict
-            What it remembers of the update before; empty at first.
+        sender : Sender
+            Who sends it.
         """
 
     @abstractmethod
@@ -112,7 +120,7 @@ class Channel(ABC):
         seed : int
             Drawn after it was known who takes part; groups are drawn from it.
         key : bytes, optional
-            Of the host's own noise, as for `pack`.
+            Of the host's own noise, as for `Sender`.
         """
         return tuple(Unit.of(client) for client in clients), rows
 
@@ -133,17 +141,10 @@ class Clear(Channel):
         return "safetensors"
 
     def pack(
-        self,
-        update: Float32,
-        spec: RoundSpec,
-        layout: ParamLayout,
-        client: str,
-        *,
-        key: bytes | None = None,
-        state: State,
+        self, update: Float32, spec: RoundSpec, layout: ParamLayout, sender: Sender
     ) -> tuple[bytes | Arrays, State]:
         """See `Channel.pack`."""
-        return layout.unflatten(update), state
+        return layout.unflatten(update), sender.state
 
     def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
         """See `Channel.unpack`."""
@@ -168,18 +169,11 @@ class Encoded(Channel):
         return ", ".join(f"{role} {spec['name']}" for role, spec in self.by.spec.items())
 
     def pack(
-        self,
-        update: Float32,
-        spec: RoundSpec,
-        layout: ParamLayout,
-        client: str,
-        *,
-        key: bytes | None = None,
-        state: State,
+        self, update: Float32, spec: RoundSpec, layout: ParamLayout, sender: Sender
     ) -> tuple[bytes | Arrays, State]:
         """See `Channel.pack`; a codec with error feedback remembers what was lost."""
-        rng = np.random.default_rng(None if key is None else list(key))
-        return self.by.encode(update, seed=_own_seed(client, spec), rng=rng, state=state or None)
+        rng = np.random.default_rng(None if sender.key is None else list(sender.key))
+        return self.by.encode(update, seed=_own_seed(sender.id, spec), rng=rng, state=sender.state or None)
 
     def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
         """See `Channel.unpack`."""
@@ -268,18 +262,12 @@ class Private(Channel):
         return math.prod(shape) * dtype.itemsize + HEADER_LIMIT
 
     def pack(
-        self,
-        update: Float32,
-        spec: RoundSpec,
-        layout: ParamLayout,
-        client: str,
-        *,
-        key: bytes | None = None,
-        state: State,
+        self, update: Float32, spec: RoundSpec, layout: ParamLayout, sender: Sender
     ) -> tuple[bytes | Arrays, State]:
         """See `Channel.pack`."""
-        sent = self.mechanism.encode(update, spec.public_seed, words=None if key is None else Words(key))
-        return {_WORDS: self.mechanism.packed(sent)}, state
+        words = None if sender.key is None else Words(sender.key)
+        sent = self.mechanism.encode(update, spec.public_seed, words=words)
+        return {_WORDS: self.mechanism.packed(sent)}, sender.state
 
     def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
         """See `Channel.unpack`."""
