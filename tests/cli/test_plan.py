@@ -36,7 +36,9 @@ def test_replace_one_is_what_epsilon_then_refers_to(run):
 
 def test_the_trade_is_in_json_too(run):
     rows = run(*BASE, "--visibility", "sealed", "--corrupt", 2, "--trade", "--json").json["trade"]
-    assert [row["visibility"] for row in rows] == ["clear", "sealed", *["grouped"] * 5, "summed"]
+    assert [row["visibility"] for row in rows] == ["clear", "sealed", "clear", *["grouped"] * 5, "summed"]
+    assert [row["malicious_tolerated"] for row in rows[:3]] == [0, 0, 49]
+    assert [row["mechanism"] for row in rows[:4]] == ["central", "central", "local", "distributed"]
     for row in rows:
         assert (row["refused"] is None) == (row["predicted_mse_ratio"] is not None)
 
@@ -44,7 +46,16 @@ def test_the_trade_is_in_json_too(run):
 @pytest.mark.parametrize(
     ("options", "code", "messages"),
     [
-        (("--visibility", "grouped", "--malicious", 0.45), ExitCode.BOUND, ("hypergeometric", "--visibility sealed")),
+        (
+            ("--visibility", "grouped", "--malicious", 0.45),
+            ExitCode.BOUND,
+            ("hypergeometric", "--malicious 5", "--mechanism local --visibility clear"),
+        ),
+        (
+            ("--visibility", "sealed", "--malicious", 1),
+            ExitCode.BOUND,
+            ("rules that bear them compare clients", "--malicious 0", "--mechanism local --visibility clear"),
+        ),
         (("--dropout", 0.6), ExitCode.USAGE, ("at least 51 survivors", "--dropout 49")),
         (("--mechanism", "local"), ExitCode.USAGE, ("--mechanism auto", "--visibility sealed --mechanism auto")),
         (("--sampling", 0.1), ExitCode.USAGE, ("the server sees that", "without --sampling")),

@@ -36,6 +36,7 @@ def test_layout(size, fraction, widths, kept):
     layout = BlockLayout(size, 64, fraction)
     blocks = list(layout)
     assert [block.width for block in blocks] == widths
+    assert layout.padded == sum(widths)
     assert [block.kept for block in blocks] == kept
     assert layout.kept == sum(kept) == blocks[-1].y.stop
     assert [i for block in blocks for i in range(size)[block.x]] == list(range(size))

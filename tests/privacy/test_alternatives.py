@@ -11,6 +11,7 @@ from matl.records import Visibility
 
 DEMAND = Demand(clients=100, params=116_970, rounds=30, epsilon=8.0, delta=1e-5)
 SEALED, SUMMED = {"visibility": Visibility.SEALED}, {"visibility": Visibility.SUMMED}
+GROUPED, LOCAL = {"visibility": Visibility.GROUPED}, {"visibility": Visibility.CLEAR, "mechanism": Kind.LOCAL}
 BIG = {"params": 10**8, "rounds": 10**6}
 
 
@@ -19,10 +20,12 @@ BIG = {"params": 10**8, "rounds": 10**6}
     [
         ({"dropout": 0.6}, [{"dropout": 49}, SEALED]),
         ({"dropout": 0.3, "corrupt": 0.5}, [{"dropout": 24}, {"corrupt": 39}, SEALED]),
-        ({"visibility": Visibility.GROUPED, "malicious": 0.45}, [SEALED]),
-        ({"visibility": Visibility.GROUPED, "malicious": 0.2, "group_size": 30}, [{"malicious": 1}, SEALED]),
-        ({"malicious": 0.1}, [{"malicious": 0}, SEALED]),
-        ({"visibility": Visibility.SEALED, "malicious": 60}, [{"malicious": 49}, {"clients": 121}]),
+        ({"visibility": Visibility.GROUPED, "malicious": 0.45}, [{"malicious": 5}, LOCAL]),
+        ({"visibility": Visibility.GROUPED, "malicious": 0.2, "group_size": 30}, [{"malicious": 1}, LOCAL]),
+        ({"malicious": 0.1}, [{"malicious": 0}, LOCAL]),
+        ({"malicious": 1}, [{"malicious": 0}, GROUPED, LOCAL]),
+        ({"visibility": Visibility.SEALED, "malicious": 1}, [{"malicious": 0}, GROUPED, LOCAL]),
+        ({**LOCAL, "malicious": 60}, [{"malicious": 49}, {"clients": 121}]),
         ({"sampling": 0.3}, [{"sampling": None}, SEALED]),
         ({"mechanism": Kind.LOCAL}, [{"mechanism": Kind.AUTO}, SEALED | {"mechanism": Kind.AUTO}]),
         ({"epsilon": 0.01}, [{"epsilon": 0.11}]),
@@ -40,6 +43,7 @@ def test_alternatives_hold_and_are_the_nearest(changed, offered):
     found = nearest(demand)
     for alternative in found:
         assert draft(replace(demand, **alternative.changed)) == alternative.plan
+    assert not (demand.count("malicious") and any(alternative.changed == SEALED for alternative in found))
     for wanted in offered:
         assert any(alike(alternative.changed, wanted) for alternative in found)
 

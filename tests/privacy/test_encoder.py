@@ -173,6 +173,10 @@ def test_the_other_kernels(kernel):
     shrunk = X.copy()
     kernel("shrink")(shrunk, 0.3)
     np.testing.assert_array_equal(shrunk, np.trunc(X * 0.3))
+    halves, least_and_most = np.array([0.25, 0.25, -0.25, -0.25], np.float32), np.array([0, 2**64 - 1] * 2, np.uint64)
+    on_grid = np.empty(4, np.int32)
+    kernel("round_to_grid")(halves, 10.0, least_and_most, on_grid)
+    assert on_grid.tolist() == [2, 3, -3, -2]
     total, back = np.array([0, 1, 127, 128, 255], np.uint8), np.empty(5, np.float32)
     kernel("centre")(total, 128, np.float32(0.5), back)
     assert back.tolist() == [0.0, 0.5, 63.5, -64.0, -0.5]

@@ -32,6 +32,31 @@ def test_a_plan_is_certified_and_its_manifest_verifies(demand):
     assert found.mse_ratio == pytest.approx(draft(demand).mse_ratio, rel=5e-3)
 
 
+def test_thousands_of_clients_have_a_certificate():
+    found = plan(replace(DEMAND, clients=4000, params=10**6, alignment=0.1, bits=8))
+    assert found.instance.survivors == 4000
+    assert 7.99 < found.epsilon <= 8
+
+
+def test_noise_that_tables_do_not_cover_is_refused(monkeypatch):
+    monkeypatch.setattr(choice, "MAX_VARIANCE", 0)
+    with pytest.raises(InvalidValueError, match="noise that tables cover, got 100 honest shares in a sum"):
+        draft(DEMAND)
+
+
+def test_rules_may_judge_what_has_its_noise_already():
+    found = draft(replace(DEMAND, visibility=Visibility.CLEAR, mechanism=Kind.LOCAL, malicious=0.45))
+    assert found.mse_ratio > 100
+
+
+def test_the_manifest_pins_how_many_may_be_dishonest():
+    found = plan(replace(PART, malicious=0))
+    session = found.manifest().session("run", 0, size=PART.params)
+    assert (session.corrupt, session.min_survivors) == (found.shares.corrupt, found.shares.min_survivors) == (5, 90)
+    assert session.length == found.choice.sums.layout.kept
+    assert found.manifest().encoder(PART.params).layout == found.choice.sums.layout
+
+
 def test_a_plan_counts_honest_survivors_only():
     shares = plan(PART).shares
     assert (shares.members, shares.min_survivors, shares.corrupt, shares.honest) == (100, 90, 5, 85)
@@ -139,13 +164,22 @@ def test_the_size_of_groups_is_chosen_for_the_malicious():
         ({"visibility": "clear", "mechanism": Kind.DISTRIBUTED}, InvalidValueError, "summed or grouped with distrib"),
         ({"sampling": 0.1}, InvalidValueError, "here the server sees that"),
         ({"malicious": 0.1}, BoundError, "got 10 of 100: each of them moves the sum"),
-        ({"visibility": "sealed", "malicious": 0.5}, BoundError, "fewer malicious clients than half of 100, got 50"),
+        (
+            {"visibility": "sealed", "malicious": 1},
+            BoundError,
+            "malicious=0 with central noise, got 1 of 100: rules th",
+        ),
+        ({"visibility": "clear", "malicious": 0.1}, BoundError, "every client add all of the noise .local., after whi"),
+        (
+            {"visibility": "clear", "mechanism": Kind.LOCAL, "malicious": 0.5},
+            BoundError,
+            "fewer malicious clients than half of 100, got 50",
+        ),
         ({"visibility": "grouped"}, InvalidValueError, "expected group_size, or malicious clients"),
         ({"visibility": "grouped", "malicious": 0.45}, BoundError, r"hypergeometric\) probability 1 - 3.2e-11,"),
         ({"visibility": "grouped", "malicious": 13, "group_size": 4}, BoundError, "at most 12 of .* probability 0.049"),
         ({"visibility": "grouped", "group_size": 101}, InvalidValueError, "<= 100 clients, got group_size=101"),
         ({"clients": 5000}, InvalidValueError, "at most 4096 clients in one secure aggregation, got 5000"),
-        ({"clients": 4000, "bits": 8, "alignment": 0.1}, InvalidValueError, "too many make certificates too large"),
         ({"clients": 1}, InvalidValueError, "expected at least 2 honest clients in every sum, got 1"),
         ({"dropout": 0.6}, InvalidValueError, "expected at least 51 survivors"),
         ({"budget_bits": 0.001}, InvalidValueError, "got 0.001 bits for each of 116970"),

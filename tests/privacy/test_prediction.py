@@ -19,7 +19,6 @@ from matl.privacy.prediction import (
     coordinate_rates,
     gaussian_multiplier,
     largest_squared_norm,
-    padded,
     predict,
     rounded_gaussian,
     sampled_multiplier,
@@ -182,10 +181,9 @@ def test_the_codec_takes_the_predicted_bits_and_makes_the_predicted_error(step):
     data, _ = rotated(step).encode(x, seed=1, rng=np.random.default_rng(2))
     bits, error = rounded_gaussian(step)
     layout = BlockLayout(x.size)
-    assert 8 * len(data) / x.size == pytest.approx(padded(layout) / x.size * bits, rel=0.02)
+    assert 8 * len(data) / x.size == pytest.approx(layout.padded / x.size * bits, rel=0.02)
     decoded = rotated(step).decode(data, size=x.size)
     assert np.square(decoded - x).sum() / np.square(x).sum() == pytest.approx(error, rel=0.02)
-    assert padded(layout) == sum(block.width for block in layout)
 
 
 def test_the_alignment_of_groups_lies_between_that_of_all_and_one():

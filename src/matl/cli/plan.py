@@ -20,7 +20,7 @@ from matl.privacy.alternatives import Alternative, nearest
 from matl.privacy.demand import Demand, Kind
 from matl.privacy.explanation import advice, describe, protected, rounded_up, unprotected, utility
 from matl.privacy.planner import Plan, plan
-from matl.privacy.visibility import JUDGED_BY, SEEN, Option, trade
+from matl.privacy.visibility import WAYS, Option, trade
 from matl.records import Visibility
 
 __all__ = ["planning"]
@@ -40,8 +40,8 @@ _MEANING = {
 class _Between(StrEnum):
     """The adjacencies as they are written on a command line."""
 
-    ZERO_OUT = "zero-out"
-    REPLACE_ONE = "replace-one"
+    ZERO_OUT = Adjacency.ZERO_OUT.replace("_", "-")
+    REPLACE_ONE = Adjacency.REPLACE_ONE.replace("_", "-")
 
 
 @planning.callback()
@@ -199,7 +199,7 @@ def _on_the_wire(chosen: Plan, found: dict[str, Any]) -> list[str]:
 def _show_trade(choices: Sequence[Option], demand: Demand) -> None:
     rows = [
         (
-            option.visibility.value + (f" {option.group_size}" if option.visibility is Visibility.GROUPED else ""),
+            f"{option.way} {option.group_size}" if option.way.visibility is Visibility.GROUPED else str(option.way),
             f"{option.malicious} of {demand.asked}",
             f"{option.noise_factor:.2f}",
             *(_figure(value) for value in (option.error, option.signal_to_noise, option.worth)),
@@ -211,9 +211,9 @@ def _show_trade(choices: Sequence[Option], demand: Demand) -> None:
     show(table(header, rows, left=header[:1]), soft_wrap=True)
     for option in choices:
         if option.refused:
-            show(f"  {option.visibility} {option.group_size}: {option.refused}", markup=False)
-    for visibility in Visibility:
-        show(f"  {visibility}: {SEEN[visibility]}; judged by {JUDGED_BY[visibility]}", markup=False)
+            show(f"  {option.way} {option.group_size}: {option.refused}", markup=False)
+    for way in WAYS:
+        show(f"  {way}: {way.seen}; judged by {way.judged_by}", markup=False)
     for line in _LEGEND:
         show(f"  {line}", markup=False, style="dim")
 
@@ -224,6 +224,7 @@ def _figure(value: float | None) -> str:
 
 _LEGEND = (
     "malicious: most of them that a rule over what is seen bears in all but one of 1000 rounds (exact, hypergeometric)",
+    "  if their noise is there (--malicious plans without it); 0 where a rule that compares clients has no epsilon",
     "sqrt(G): growth of the noise, every one of G sums needing all of it",
     "error: length of the sum's error, over that of central noise; signal: length of the sum, over that of its error",
     "worth: clients whose mean has the same error under central noise",
@@ -232,11 +233,12 @@ _LEGEND = (
 
 def _option(option: Option) -> dict[str, Any]:
     return {
-        "visibility": option.visibility.value,
+        "visibility": option.way.visibility.value,
+        "mechanism": option.way.mechanism.value,
         "group_size": option.group_size,
         "groups": option.groups,
-        "seen": SEEN[option.visibility],
-        "judged_by": JUDGED_BY[option.visibility],
+        "seen": option.way.seen,
+        "judged_by": option.way.judged_by,
         "malicious_tolerated": option.malicious,
         "noise_factor": option.noise_factor,
         "predicted_mse_ratio": option.plan and option.plan.mse_ratio,

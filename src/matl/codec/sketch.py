@@ -101,8 +101,8 @@ class BlockLayout:
     >>> layout = BlockLayout(10_000, fraction=0.375)
     >>> [(block.width, block.kept) for block in layout]
     [(4096, 1536), (4096, 1536), (2048, 768)]
-    >>> layout.kept
-    3840
+    >>> layout.kept, layout.padded
+    (3840, 10240)
     """
 
     size: int
@@ -147,6 +147,11 @@ class BlockLayout:
     def rows(self, width: int) -> int:
         """How many rows a block of that width keeps."""
         return math.ceil(self.fraction * width)
+
+    @property
+    def padded(self) -> int:
+        """Rows of all blocks together: the size or a little more."""
+        return (len(self) - 1) * self.block + self.tail
 
     @property
     def kept(self) -> int:

@@ -98,9 +98,11 @@ def _other_ways(demand: Demand) -> Iterator[_Change]:
         yield "sampling", (None,), {}
     if auto:
         yield "mechanism", (Kind.AUTO,), {}
-    for visibility in (Visibility.SUMMED, Visibility.SEALED):
+    for visibility in (Visibility.SUMMED, Visibility.GROUPED, Visibility.SEALED):
         if visibility is not demand.visibility:
             yield "visibility", (visibility,), auto
+    if demand.count("malicious") and demand.kind is not Kind.LOCAL:  # nobody needs more noise for any other reason
+        yield "mechanism", (Kind.LOCAL,), {"visibility": Visibility.CLEAR}
 
 
 def _upwards(start: float, last: float) -> list[float]:

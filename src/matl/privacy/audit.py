@@ -220,7 +220,7 @@ def sender(encoder: Encoder, seed: int = 0, *, at_once: bool = True) -> Encode:
     InvalidValueError
         The layout is another.
     """
-    layout, kept, width = encoder.layout, encoder.layout.kept, sum(block.width for block in encoder.layout)
+    layout, kept, width = encoder.layout, encoder.layout.kept, encoder.layout.padded
     if width != layout.size or _TOO_LONG * math.sqrt(kept / width) * (1 + encoder.slack) > 1:
         raise InvalidValueError(
             f"expected a layout without padding that keeps at most {1 / _TOO_LONG**2:g} / (1 + slack)^2 of its rows, "

@@ -4,7 +4,7 @@
 
     python certificate.py MANIFEST.json
 
-Nothing here is an estimate. The law of the noise is computed with exact integers; everything after it is an integer
+Nothing here is an estimate. The law of the noise is enclosed between whole numbers; everything after it is an integer
 that counts units of 2^-384 and is rounded up, so that what comes out is an upper bound of what the theorem speaks of.
 Lemmas are numbered as in docs/privacy/theorem.md. Python 3.11 or newer; a manifest takes seconds.
 """
@@ -38,6 +38,7 @@ __all__ = [
     "Document",
     "Figure",
     "Instance",
+    "Law",
     "bounds",
     "canonical",
     "certify",
@@ -51,6 +52,7 @@ __all__ = [
     "main",
     "order_grid",
     "read",
+    "replaced",
     "sha256",
     "shortfall",
     "statement",
@@ -58,7 +60,7 @@ __all__ = [
     "tightest_replace_one",
 ]
 
-FORMAT, VERSION = "matl privacy manifest", 1
+FORMAT, VERSION = "matl privacy manifest", 2
 FRACTION_BITS, RESOLUTION = 24, 40  # one 64-bit word rounds a coordinate, and draws its noise
 ORDERS = ((16, 8), (4, 16), (1, 64))  # multiples of 1/16 up to 8, then of 1/4 up to 16, then whole ones up to 64
 
@@ -68,7 +70,9 @@ _GUARD = 32  # more bits within a logarithm
 _PLACES = 9  # decimals of a stated epsilon
 _ROOTS = 6  # orders are multiples of 2^-6: a square root is taken at most six times
 MAX_BYTES = 1 << 18  # of a manifest; the longest table takes a quarter of it
-_MAX_LAW_BITS = 1 << 25  # of all numerators of a law together: some ten seconds of multiplication
+_LAW_PLACES = 160  # decimals of a law, at first
+_LAW_DIGITS = 120  # that the rarest residue has to have of them: more than 2^-384 has
+_MOST_LAW_PLACES = 640  # at 12 bits these are tens of seconds of multiplication, and below a second up to 8
 
 
 class CertificateError(ValueError):
@@ -106,6 +110,10 @@ class Instance:
     cells : int
         Parts of [0, B] on which the divergence of a coordinate is bounded separately (Lemma 3); 1 is the plain
         end-point bound.
+    corrupt : int
+        c: clients of a sum that may be dishonest, at most, so that their noise is not relied on. What is proven
+        does not depend on it, but whether it holds does: a client cannot tell who is honest, and sees to h honest ones
+        by unmasking no sum over fewer than h + c.
     """
 
     bits: int
@@ -118,6 +126,7 @@ class Instance:
     delta: Fraction
     orders: tuple[tuple[int, int], ...] = ORDERS
     cells: int = 8
+    corrupt: int = 0
 
     def __post_init__(self) -> None:
         _require(2 <= self.bits <= 12, "2 to 12 bits", self.bits)
@@ -128,8 +137,7 @@ class Instance:
         _require(min(self.table) >= 0, "a table without negative numbers", min(self.table))
         _require(sum(self.table) == 1 << self.resolution, f"a table with the sum 2^{self.resolution}", sum(self.table))
         _require(1 <= self.survivors <= 1 << 20, "1 to 2^20 survivors", self.survivors)
-        size = self.resolution * self.survivors << self.bits
-        _require(size <= _MAX_LAW_BITS, f"resolution x survivors x 2^bits <= {_MAX_LAW_BITS}", size)
+        _require(0 <= self.corrupt <= 1 << 20, "0 to 2^20 corrupt clients", self.corrupt)
         _require(0 < self.bound <= 1, "0 < bound <= 1", self.bound)
         # Below 2^15 the client's sum of squares, in units of 2^-48, fits 63 bits.
         _require(0 < self.squared_norm < 1 << 15, "0 < squared_norm < 2^15", self.squared_norm)
@@ -137,6 +145,11 @@ class Instance:
         _require(Fraction(1, 1 << 256) <= self.delta < 1, "2^-256 <= delta < 1", self.delta)
         _require(1 <= self.cells <= 64, "1 to 64 cells", self.cells)
         order_grid(self.orders)
+
+    @property
+    def min_survivors(self) -> int:
+        """Clients that a sum has to be over so that h of them are honest: h + c."""
+        return self.survivors + self.corrupt
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,51 +242,86 @@ def _twice_atanh(y: Fraction) -> int:
 
 # The law of the noise
 
+_REACHING = "noise that reaches every residue (more shares, or a finer table)"
 
-def law(table: Sequence[int], survivors: int, modulus: int) -> list[int]:
-    """Numerators of the law of a sum of noise shares on Z_M: the cyclic power of the table, exact (Lemma 8).
 
-    One long number holds all of them, so that one product is a convolution. It has decimal digits, because `decimal`
-    multiplies long numbers in nearly linear time and `int` does not; a digit that is lost raises `decimal.Inexact`.
+class Law(NamedTuple):
+    """A law on Z_M, enclosed: t has a probability from ``numerators[t]`` to ``short`` more than that, over ``total``.
+
+    It is exact where nothing is short.
+    """
+
+    numerators: Sequence[int]
+    total: int
+    short: int = 0
+
+
+def law(table: Sequence[int], survivors: int, modulus: int, places: int = _LAW_PLACES) -> Law:
+    """The law of a sum of noise shares on Z_M, the cyclic power of the table, to so many decimals (Lemma 8).
+
+    One long number holds all numerators, so that one product is a convolution. It has decimal digits, because `decimal`
+    multiplies long numbers in nearly linear time and `int` does not, and since text is cut where it should be rounded
+    down; a digit that is lost in any other way raises `decimal.Inexact`.
+
+    Those of one share are too low by less than 1. Those of A + B are too low by less than those of A, those of B and 1
+    together, since neither add up to more than the total: at h shares, by less than 2 h - 1.
 
     Examples
     --------
-    >>> law([1, 2, 1], survivors=2, modulus=4)
-    [6, 4, 2, 4]
+    >>> found = law([1, 2, 1], survivors=2, modulus=4)
+    >>> [16 * numerator / found.total for numerator in found.numerators], found.short
+    ([6.0, 4.0, 2.0, 4.0], 3)
     """
-    folded = [0] * modulus
+    folded, one, width = [0] * modulus, 10**places, 2 * places + len(str(modulus))
     for value, count in enumerate(table, -(len(table) // 2)):
         folded[value % modulus] += count
-    digits = sum(table).bit_length() * survivors * 30103 // 100000 + 2  # log10(2) < 0.30103
     exact = decimal.Context(decimal.MAX_PREC, Emin=decimal.MIN_EMIN, Emax=decimal.MAX_EMAX, traps=[decimal.Inexact])
     with decimal.localcontext(exact):
 
+        def digits(number: decimal.Decimal, count: int) -> list[str]:
+            text = str(number).zfill(width * modulus)
+            return [text[start : start + count] for start in range(0, width * modulus, width)]
+
         def product(a: decimal.Decimal, b: decimal.Decimal) -> decimal.Decimal:
             text = str(a * b)
-            return decimal.Decimal(text[-digits * modulus :]) + decimal.Decimal(text[: -digits * modulus] or 0)
+            around = decimal.Decimal(text[-width * modulus :]) + decimal.Decimal(text[: -width * modulus] or 0)
+            return decimal.Decimal("".join(part.zfill(width) for part in digits(around, width - places)))
 
-        base = power = decimal.Decimal("".join(str(count).zfill(digits) for count in reversed(folded)))
+        shares = (decimal.Decimal(count * one // sum(folded)) for count in reversed(folded))
+        base = power = decimal.Decimal("".join(str(share).zfill(width) for share in shares))
         for bit in f"{survivors:b}"[1:]:
             power = product(power, power)
             if bit == "1":
                 power = product(power, base)
-        text = str(power).zfill(digits * modulus)
-        starts = range(digits * (modulus - 1), -1, -digits)
-        return [int(decimal.Decimal(text[start : start + digits])) for start in starts]
+        return Law([int(decimal.Decimal(part)) for part in reversed(digits(power, width))], one, 2 * survivors - 1)
+
+
+def _resolved(table: Sequence[int], survivors: int, modulus: int) -> Law:
+    """The law to so many decimals that what is cut off does not count."""
+    missed = modulus - 1 - 2 * survivors * (len(table) // 2)
+    _require(missed <= 0, _REACHING, f"{missed} it never takes")
+    places = _LAW_PLACES
+    while True:
+        noise = law(table, survivors, modulus, places)
+        if min(noise.numerators) >= noise.short * 10**_LAW_DIGITS:
+            return noise
+        places *= 2
+        rare = f"one that it takes with a probability below 10^-{places // 2 - _LAW_DIGITS - len(str(noise.short))}"
+        _require(places <= _MOST_LAW_PLACES, _REACHING, rare)
 
 
 # Lemmas 2 to 4: one coordinate
 
 
-def bounds(weights: Sequence[int], bound: Fraction, orders: Sequence[Fraction], cells: int = 1) -> dict[Fraction, int]:
+def bounds(noise: Law, bound: Fraction, orders: Sequence[Fraction], cells: int = 1) -> dict[Fraction, int]:
     """K_a of every order a: the Rényi divergences of a coordinate x, 0 < abs(x) <= B, are at most K_a x^2.
 
     Only that of P_x from W is bounded; since W is symmetric, that of W from P_x is never larger (Lemma 4).
 
     Parameters
     ----------
-    weights : sequence of int
-        W, the symmetric law of the noise on Z_M, as numerators.
+    noise : Law
+        W, the symmetric law of the noise on Z_M.
     bound : Fraction
         B, in (0, 1].
     orders : sequence of Fraction
@@ -291,18 +339,23 @@ def bounds(weights: Sequence[int], bound: Fraction, orders: Sequence[Fraction], 
     CertificateError
         The noise never takes some residue, so that a divergence is infinite.
     """
+    weights, total, short = noise
     zeros = sum(weight == 0 for weight in weights)
-    _require(zeros == 0, "noise that reaches every residue (more shares, or a finer table)", f"{zeros} it never takes")
-    _require(weights[1:] == weights[:0:-1], "a symmetric law", "another")
+    _require(zeros == 0, _REACHING, f"{zeros} it never takes")
+    _require(list(weights[1:]) == list(weights[:0:-1]), "a symmetric law", "another")
     pairs = list(zip(weights, [weights[-1], *weights[:-1]], strict=True))  # W(t), W(t - 1)
     # E g^2 and E g^3 of g = W(t - 1) / W(t) - 1, from the moments of that ratio, whose mean is 1.
-    total = sum(weights)
-    second = sum(_up(b * b << _PRECISION, w * total) for w, b in pairs)
-    second_down = sum((b * b << _PRECISION) // (w * total) for w, b in pairs)
-    third = sum(_up(b**3 << _PRECISION, w * w * total) for w, b in pairs)
+    second = sum(_up((b + short) ** 2 << _PRECISION, w * total) for w, b in pairs)
+    second_down = sum((b * b << _PRECISION) // ((w + short) * total) for w, b in pairs)
+    third = sum(_up((b + short) ** 3 << _PRECISION, w * w * total) for w, b in pairs)
     variance, skew = second - UNIT, third - 3 * second_down + 2 * UNIT
     nodes = [bound * i / cells for i in range(1, cells + 1)]
-    heights = [_heights(pairs, x, orders) for x in nodes]
+    density = [_up(w + short << _PRECISION, total) for w, _ in pairs]
+    heights = []
+    for n, d in (x.as_integer_ratio() for x in nodes):
+        ratios = [_up((d - n) * w + n * (b + short) << _PRECISION, d * w) for w, b in pairs]  # of P_x and W
+        moments = _moments(density, ratios, orders)
+        heights.append([_scaled(moment - UNIT, Fraction(d, n) ** 2) for moment in moments])  # h_a(x)
     found = {}
     for i, a in enumerate(orders):
         at_zero = _scaled(variance, a * (a - 1) / 2)
@@ -311,14 +364,6 @@ def bounds(weights: Sequence[int], bound: Fraction, orders: Sequence[Fraction], 
             ends = [at_zero + max(0, _scaled(skew, a * (a - 1) * (a - 2) / 6 * x)) for x in (Fraction(0), *nodes)]
         found[a] = _scaled(_largest(nodes, ends), 1 / (a - 1))
     return found
-
-
-def _heights(pairs: Sequence[tuple[int, int]], x: Fraction, orders: Sequence[Fraction]) -> list[int]:
-    """``h_a(x) = (E_W (P_x / W)^a - 1) / x^2`` of every order a."""
-    total, n, d = sum(w for w, _ in pairs), x.numerator, x.denominator
-    density = [_up(w << _PRECISION, total) for w, _ in pairs]
-    ratios = [_up((d - n) * w + n * b << _PRECISION, d * w) for w, b in pairs]
-    return [_scaled(moment - UNIT, 1 / x**2) for moment in _moments(density, ratios, orders)]
 
 
 def _moments(density: Sequence[int], ratios: Sequence[int], powers: Sequence[Fraction]) -> list[int]:
@@ -369,26 +414,37 @@ def tightest(curve: Mapping[Fraction, int], delta: Fraction) -> Figure:
 
 
 def tightest_replace_one(curve: Mapping[Fraction, int], delta: Fraction) -> Figure:
-    """The same between any two inputs, from a curve between an input and zero, whichever comes first (Lemma 6)."""
-    pairs = [(a, curve[a - 1], r) for a, r in curve.items() if a - 1 in curve]
-    _require(bool(pairs), "two orders that differ by 1", "none")
-    return tightest({a / 2: _scaled(less, a / (a - 1)) + r for a, less, r in pairs}, delta)
+    """The same between any two inputs, from a curve between an input and zero, whichever comes first."""
+    return tightest(replaced(curve), delta)
+
+
+def replaced(curve: Mapping[Fraction, int]) -> dict[Fraction, int]:
+    """The curve between any two inputs: at half of every order that is 1 above another (Lemma 6)."""
+    found = {a / 2: _scaled(curve[a - 1], a / (a - 1)) + r for a, r in curve.items() if a - 1 in curve}
+    _require(bool(found), "two orders that differ by 1", "none")
+    return found
 
 
 @functools.lru_cache(maxsize=16)
 def certify(instance: Instance) -> Certificate:
-    """What an instance proves; remembered, since it takes a second.
+    """What an instance proves; remembered, since it takes a second, as is what does not depend on c^2, T and delta.
 
     Raises
     ------
     CertificateError
         Nothing: its noise never takes some residue.
     """
-    weights = law(instance.table, instance.survivors, 1 << instance.bits)
-    rates = bounds(weights, instance.bound, order_grid(instance.orders), instance.cells)
+    rates = _rates(instance.table, instance.survivors, instance.bits, instance.bound, instance.orders, instance.cells)
     spent = instance.transmissions * instance.squared_norm
     curve = {a: _scaled(rate, spent) for a, rate in rates.items()}
     return Certificate(tightest(curve, instance.delta), tightest_replace_one(curve, instance.delta), curve)
+
+
+@functools.lru_cache(maxsize=16)
+def _rates(
+    table: tuple[int, ...], survivors: int, bits: int, bound: Fraction, orders: tuple[tuple[int, int], ...], cells: int
+) -> dict[Fraction, int]:
+    return bounds(_resolved(table, survivors, 1 << bits), bound, order_grid(orders), cells)
 
 
 def fewer_survivors(instance: Instance, counts: Sequence[int] | None = None) -> dict[int, Figure | None]:
@@ -489,9 +545,9 @@ def instance_of(body: dict[str, Any]) -> Instance:
     CertificateError
         One is missing, malformed or not covered by the theorem, or the manifest is of another version.
     """
-    _require(
-        body.get("format") == FORMAT and body.get("version") == VERSION, f"{FORMAT} {VERSION}", body.get("version")
-    )
+    known = body.get("format") == FORMAT and body.get("version") == VERSION
+    older = " (version 1 does not say how many clients may be corrupt; have a new one made)"
+    _require(known, f"a {FORMAT} of version {VERSION}{older}", f"{body.get('format')} {body.get('version')}")
     odd = sorted(body.keys() ^ _KEYS)
     _require(not odd, "all fields of a manifest and no others", f"{odd} too many or missing")
     _require(body.get("fraction_bits") == FRACTION_BITS, f"{FRACTION_BITS} fraction_bits", body.get("fraction_bits"))
@@ -510,6 +566,7 @@ def instance_of(body: dict[str, Any]) -> Instance:
         delta=fraction(body, "delta"),
         orders=tuple((denominator, last) for denominator, last in orders),
         cells=_field(body, "cells", int),
+        corrupt=_field(body, "corrupt", int),
     )
 
 
@@ -533,7 +590,7 @@ def check(document: bytes, pinned: str | None = None) -> tuple[Instance, Certifi
 
 def statement(instance: Instance, certificate: Certificate, digest: str) -> str:
     """What was proven, in words."""
-    zero, other, modulus, least = certificate.zero_out, certificate.replace_one, 1 << instance.bits, instance.survivors
+    zero, other, modulus, honest = certificate.zero_out, certificate.replace_one, 1 << instance.bits, instance.survivors
     return f"""\
 manifest {digest}: its content has this hash, and proves what it states
 
@@ -542,7 +599,8 @@ CERTIFIED for one client: all its data, its at most {instance.transmissions} tra
   epsilon <= {other}  against any other data in its place (replace-one; Rényi order {other.order})
 PROVIDED THAT in every transmission
   the client enforces |x_j| <= {instance.bound} and sum x_j^2 <= {instance.squared_norm} in integers, before it rounds;
-  only a sum modulo {modulus} is unmasked, with the noise of {least} honest clients or more, itself included;
+  only a sum modulo {modulus} is unmasked, with the noise of {honest} honest clients or more, itself included:
+    it unmasks none over fewer than {instance.min_survivors} clients, of whom at most {instance.corrupt} are dishonest;
   nothing else that depends on its data leaves the client.
 NOT PROTECTED: that the client takes part. NOT CHECKED HERE: signatures, secure aggregation, the client's code.
 """

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from matl.codec.sketch import BlockLayout
 from matl.errors import InvalidValueError
-from matl.privacy import certificate
 from matl.privacy.accounting import Adjacency
-from matl.privacy.certificate import FRACTION_BITS, RESOLUTION, Certificate, CertificateError, Instance
+from matl.privacy.certificate import FRACTION_BITS, RESOLUTION, Certificate, CertificateError, Instance, certify
 from matl.privacy.manifest import choose_squared_norm
 from matl.privacy.prediction import Costs, Sums, coordinate_rates, gaussian_multiplier, largest_squared_norm, predict
 from matl.privacy.secagg import Session
@@ -140,8 +139,8 @@ def choose(
             return Choice(instance, sketched, costs)
     if found:
         raise InvalidValueError(
-            f"expected noise that tables and certificates cover, got {sums.honest} honest shares in a sum: too few "
-            "need shares of too much noise each, too many make certificates too large"
+            f"expected noise that tables cover, got {sums.honest} honest shares in a sum: so few would need shares of "
+            f"more noise than tables have, whose variance is at most {MAX_VARIANCE}"
         )
     raise InvalidValueError(
         f"expected room for a sketch whose coordinates 2^-{FRACTION_BITS} can resolve, got {budget_bits:g} bits for "
@@ -165,23 +164,8 @@ def certified(choice: Choice, target: Target) -> tuple[Instance, Certificate]:
     InvalidValueError
         There is none.
     """
-    unit = replace(choice.instance, squared_norm=Fraction(1))
-    try:
-        curve = certificate.certify(unit).curve
-    except CertificateError as error:
-        raise InvalidValueError(f"these constants prove nothing: {error}") from error
-    if target.adjacency is Adjacency.ZERO_OUT:
-        instance = choose_squared_norm(unit, target.epsilon)  # remembers the certificate of `unit`
-    else:
-        limit = target.epsilon * certificate.UNIT
-        pairs = [(a, a / (a - 1) * curve[a - 1] + value) for a, value in curve.items() if a - 1 in curve]
-        room = max((limit - certificate.epsilon(a / 2, 0, target.delta)) / cost for a, cost in pairs)
-        instance = replace(unit, squared_norm=Fraction(math.floor(room * (1 << 20)), 1 << 20))
-    scaled = {a: math.ceil(value * instance.squared_norm) for a, value in curve.items()}
-    zero_out, replaced = (
-        find(scaled, target.delta) for find in (certificate.tightest, certificate.tightest_replace_one)
-    )
-    return instance, Certificate(zero_out, replaced, scaled)
+    instance = choose_squared_norm(choice.instance, target.epsilon, target.adjacency)
+    return instance, certify(instance)
 
 
 def vector_bytes(words: int, bits: int) -> int | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from matl.codec.sketch import BlockLayout, HadamardSketch
 from matl.errors import InvalidValueError, LayoutError
 from matl.params import Float32
 from matl.privacy.certificate import FRACTION_BITS, RESOLUTION, Instance
+from matl.privacy.timing import BLOCK_WORDS, Stopwatch, timed
 from matl.privacy.words import Words
 
 __all__ = ["Encoder", "clipped", "fit"]
@@ -43,6 +45,8 @@ class Encoder:
     slack : float
         By how much less than c the sketch is scaled to. A sketch is as long as the vector only on average, and what is
         too long is shortened by the re-clip; ``3 sqrt((1 - f) / 2 m)`` avoids that nearly always, 0 bears it.
+    stopwatch : Stopwatch, optional
+        Times what `encode` does.
 
     Notes
     -----
@@ -69,6 +73,7 @@ class Encoder:
     layout: BlockLayout
     clip: float
     slack: float = 0.0
+    stopwatch: Stopwatch | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         validate.positive(clip=self.clip)
@@ -89,7 +94,7 @@ class Encoder:
     @cached_property
     def scale(self) -> float:
         """What a number of the sketch is multiplied with, so that an update of norm C has norm c."""
-        kept = self.layout.kept / sum(block.width for block in self.layout)
+        kept = self.layout.kept / self.layout.padded
         return math.sqrt(self.instance.squared_norm) / (self.clip * math.sqrt(kept) * (1 + self.slack))
 
     def fixed_point(self, update: Float32, seed: int) -> NDArray[np.int32]:
@@ -133,7 +138,8 @@ class Encoder:
         words : Words, optional
             Randomness, for test vectors and audits; the operating system's unless it is given.
         """
-        return self.randomise(self.fixed_point(update, seed), words=words)
+        with timed(self.stopwatch, "encode"):
+            return self.randomise(self.fixed_point(update, seed), words=words)
 
     def randomise(self, X: NDArray[np.int32], *, words: Words | None = None) -> NDArray[np.unsignedinteger]:
         """Rounding and one share of the noise for what `fixed_point` returned."""
@@ -143,10 +149,11 @@ class Encoder:
         starts, thresholds = self._search
         out = np.empty(len(X), self.dtype)
         least, mask = -(len(self.instance.table) // 2), (1 << self.instance.bits) - 1
-        for start in range(0, len(X), _AT_ONCE):
-            part = slice(start, start + _AT_ONCE)
-            drawn = stream.take(len(X[part]))
-            _encode.round_and_add_noise(X[part], drawn, starts, thresholds, least, mask, out[part])
+        block = None if self.stopwatch is None else self.stopwatch.block(len(X))
+        for start, end in pairwise(_edges(len(X), block)):
+            with timed(self.stopwatch if start == block else None, "noise"):
+                drawn = stream.take(end - start)
+                _encode.round_and_add_noise(X[start:end], drawn, starts, thresholds, least, mask, out[start:end])
         return out
 
     def decode_sum(self, total: NDArray[np.unsignedinteger], seed: int) -> Float32:
@@ -187,6 +194,13 @@ class Encoder:
         found = np.array(thresholds, np.uint64)
         firsts = np.arange(_PARTS, dtype=np.uint64) * np.uint64((1 << RESOLUTION) // _PARTS)
         return np.searchsorted(found, firsts, side="right").astype(np.int64), found
+
+
+def _edges(size: int, block: int | None) -> list[int]:
+    """Where the parts that are rounded at a time begin and end; one is the block that begins at ``block``, if any."""
+    if block is None:
+        return [*range(0, size, _AT_ONCE), size]
+    return [*range(0, block, _AT_ONCE), block, *range(block + BLOCK_WORDS, size, _AT_ONCE), size]
 
 
 def clipped(update: Float32, clip: float) -> tuple[Float32, float] | None:

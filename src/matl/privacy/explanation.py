@@ -83,8 +83,8 @@ def unprotected(plan: Plan) -> list[str]:
     lines.append("Clipping norm, learning rates and other settings that were chosen by looking at clients' data.")
     if kind is Kind.CENTRAL:
         lines.append(
-            "Anybody whom a rule weighs by what others sent: the proof is of sums in which a client's weight, at most "
-            "1, depends on its own updates and public data alone."
+            "Anybody, if a rule compares clients, as a median does and every mode but plain: the proof is of sums in "
+            "which a client's weight, at most 1, depends on its own updates and public data alone."
         )
     if kind is Kind.DISTRIBUTED:
         lines.append("Client state that remembers its own noise, such as error feedback on what was sent.")

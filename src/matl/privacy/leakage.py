@@ -49,9 +49,8 @@ def coordinate_laws(instance: Instance, xs: Sequence[float] | _Floats, shares: i
     array([[0.5  , 0.25 , 0.   , 0.25 ],
            [0.375, 0.125, 0.125, 0.375]])
     """
-    weights = law(instance.table, shares, 1 << instance.bits)
-    total = sum(weights)
-    W = np.array([weight / total for weight in weights])
+    noise = law(instance.table, shares, 1 << instance.bits)
+    W = np.array([numerator / noise.total for numerator in noise.numerators])
     return np.stack([(1 - abs(x)) * W + abs(x) * np.roll(W, int(np.sign(x))) for x in xs])
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -13,40 +12,49 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from matl import validate
+from matl.codec.sketch import BlockLayout
 from matl.errors import InvalidValueError
 from matl.privacy import certificate
+from matl.privacy.accounting import Adjacency
 from matl.privacy.certificate import FORMAT, FRACTION_BITS, VERSION, Certificate, CertificateError, Instance
-from matl.privacy.table import NoiseTable
+from matl.privacy.encoder import Encoder
+from matl.privacy.secagg.session import Session
 
 __all__ = ["Manifest", "choose_squared_norm"]
 
 _CONTEXT = b"matl privacy manifest\n"  # what is signed can be taken for nothing else
 _STEP = Fraction(1, 1 << 20)  # c^2 is chosen as a multiple of it
-_MAX_BLOCK = 1 << 16
+_LONGEST = (1 << 15) - _STEP  # the largest of them that an instance may have
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """Public constants of a private federation, pinned by every client.
 
-    Its figures are computed from its constants and cannot be stated otherwise.
+    Its figures are computed from its constants and cannot be stated otherwise. A client makes its encoder by `encoder`
+    and every secure aggregation by `session`: then each sum that it helps to unmask has the noise that was certified.
 
     Parameters
     ----------
     instance : Instance
-        What the theorem needs: bits, noise table, survivors, bounds, transmissions and delta.
+        What the theorem needs: bits, noise table, survivors, bounds, transmissions and delta, and how many clients of a
+        sum may be dishonest.
     block : int
-        Rows of the Hadamard transform, a power of two.
+        Rows of the Hadamard transform, a power of two from 64 to 65536.
     kept : int
         How many of them are sent.
     clip_norm : Fraction
         L2 norm to which updates are clipped.
+    slack : Fraction
+        See `matl.privacy.encoder.Encoder`.
 
     Notes
     -----
-    Block, kept rows and clip norm are pinned because all clients have to agree on them. The epsilon does not depend on
-    them, since the client enforces the bounds of the instance on whatever vector comes out; but they have to be public
-    constants, chosen without looking at anybody's data.
+    Block, kept rows, clip norm and slack are pinned because all clients have to agree on them: they scale what is
+    summed. The epsilon does not depend on them, since the client enforces the bounds of the instance on whatever vector
+    comes out; but they have to be public constants, chosen without looking at anybody's data.
+
+    The length of updates is that of the model. A wrong one is no danger: vectors of another length are not summed.
 
     Examples
     --------
@@ -54,27 +62,33 @@ class Manifest:
     >>> coarse = Instance(
     ...     bits=4, table=skellam_table("3/8").counts, resolution=40, survivors=16, bound=Fraction(1, 32),
     ...     squared_norm=Fraction(1, 3), transmissions=30, delta=Fraction(1, 100_000), orders=((1, 32),), cells=1,
+    ...     corrupt=2,
     ... )  # fmt: skip
     >>> manifest = Manifest(coarse, block=64, kept=24, clip_norm=Fraction(1))
     >>> str(manifest.certificate.zero_out), str(manifest.certificate.replace_one)
     ('6.517097685', '15.145734488')
     >>> Manifest.read(manifest.document(), sha256=manifest.sha256) == manifest
     True
+    >>> session = manifest.session("demo", round=3, size=1000)
+    >>> session.min_survivors, session.length == manifest.encoder(size=1000).layout.kept
+    (18, True)
     """
 
     instance: Instance
     block: int
     kept: int
     clip_norm: Fraction
+    slack: Fraction = Fraction(0)
 
     def __post_init__(self) -> None:
         validate.whole(1, block=self.block, kept=self.kept)
-        if self.block & (self.block - 1) or self.block > _MAX_BLOCK:
-            raise InvalidValueError(f"expected block as a power of two, at most {_MAX_BLOCK}, got {self.block}")
         if self.kept > self.block:
             raise InvalidValueError(f"expected kept <= block={self.block}, got {self.kept}")
         if not self.clip_norm > 0:
             raise InvalidValueError(f"expected clip_norm > 0, got {self.clip_norm}")
+        if not 0 <= self.slack <= 1:
+            raise InvalidValueError(f"expected 0 <= slack <= 1, got {self.slack}")
+        self.layout(1)  # refuses blocks that are none
         try:
             certificate.certify(self.instance)
         except CertificateError as error:
@@ -110,25 +124,55 @@ class Manifest:
             _verify(certificate.read(document).signature, signer, digest)
         return manifest
 
+    def layout(self, size: int) -> BlockLayout:
+        """The sketch of updates of length ``size``."""
+        return BlockLayout(size, self.block, self.kept / self.block)
+
+    def encoder(self, size: int) -> Encoder:
+        """What a client encodes updates of length ``size`` with, and a server decodes their sums.
+
+        Raises
+        ------
+        InvalidValueError
+            The noise table has not the resolution that encoders draw from, or the clip norm overflows.
+        """
+        return Encoder(self.instance, self.layout(size), float(self.clip_norm), float(self.slack))
+
+    def session(self, run: str, round: int, *, size: int, group: str = "") -> Session:  # noqa: A002 - the field's word
+        """A secure aggregation of what `encoder` gives, which unmasks no sum that may lack noise (assumption A5).
+
+        Parameters
+        ----------
+        run, round, group
+            See `matl.privacy.secagg.Session`.
+        size : int
+            Length of updates.
+
+        Returns
+        -------
+        Session
+            Of ``survivors + corrupt`` clients at least, modulo 2^bits. Whoever runs the server is not asked.
+
+        Raises
+        ------
+        InvalidValueError
+            The constants are of no use with secure aggregation, which adds words of 2 to 8 bits modulo as much, and
+            wants two honest clients in a sum.
+        """
+        return Session(
+            run=run,
+            round=round,
+            group=group,
+            length=self.layout(size).kept,
+            bits=self.instance.bits,
+            corrupt=self.instance.corrupt,
+            min_survivors=self.instance.min_survivors,
+        )
+
     @property
     def certificate(self) -> Certificate:
         """What the constants prove: zero-out and replace-one."""
         return certificate.certify(self.instance)
-
-    @property
-    def table(self) -> NoiseTable:
-        """The law of one client's noise share."""
-        return NoiseTable(self.instance.table, self.instance.resolution)
-
-    @property
-    def coordinate_limit(self) -> int:
-        """The largest size of a fixed-point coordinate, ``floor(B 2^24)``."""
-        return math.floor(self.instance.bound * (1 << FRACTION_BITS))
-
-    @property
-    def square_limit(self) -> int:
-        """The largest sum of squares of fixed-point coordinates, ``floor(c^2 2^48)``; below 2^63."""
-        return math.floor(self.instance.squared_norm * (1 << 2 * FRACTION_BITS))
 
     @property
     def body(self) -> dict[str, Any]:
@@ -142,6 +186,7 @@ class Manifest:
             "table": list(instance.table),
             "resolution": instance.resolution,
             "survivors": instance.survivors,
+            "corrupt": instance.corrupt,
             "bound": str(instance.bound),
             "squared_norm": str(instance.squared_norm),
             "transmissions": instance.transmissions,
@@ -149,7 +194,12 @@ class Manifest:
             "orders": [list(pair) for pair in instance.orders],
             "cells": instance.cells,
             "epsilon": {"zero_out": str(figures.zero_out), "replace_one": str(figures.replace_one)},
-            "public": {"block": self.block, "kept": self.kept, "clip_norm": str(self.clip_norm)},
+            "public": {
+                "block": self.block,
+                "kept": self.kept,
+                "clip_norm": str(self.clip_norm),
+                "slack": str(self.slack),
+            },
         }
 
     @property
@@ -169,8 +219,10 @@ class Manifest:
         return json.dumps(content, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def choose_squared_norm(instance: Instance, epsilon: Fraction | int) -> Instance:
-    """The instance with the largest c^2, a multiple of 2^-20, whose zero-out epsilon is at most this.
+def choose_squared_norm(
+    instance: Instance, epsilon: Fraction | int, adjacency: Adjacency = Adjacency.ZERO_OUT
+) -> Instance:
+    """The instance with the largest c^2, a multiple of 2^-20, whose epsilon is at most this.
 
     Every order allows a c^2 of its own, (epsilon - what the conversion adds) / (T K_a), and the largest counts; no
     search is needed, since K_a does not depend on c^2.
@@ -180,7 +232,9 @@ def choose_squared_norm(instance: Instance, epsilon: Fraction | int) -> Instance
     instance : Instance
         Everything else; its own ``squared_norm`` does not count.
     epsilon : Fraction or int
-        The zero-out epsilon to keep below.
+        What to keep below.
+    adjacency : Adjacency
+        To what epsilon refers.
 
     Raises
     ------
@@ -202,9 +256,10 @@ def choose_squared_norm(instance: Instance, epsilon: Fraction | int) -> Instance
         curve = certificate.certify(replace(instance, squared_norm=Fraction(1))).curve
     except CertificateError as error:
         raise InvalidValueError(f"these constants prove nothing: {error}") from error
-    limit = Fraction(epsilon) * certificate.UNIT
-    largest = max((limit - certificate.epsilon(a, 0, instance.delta)) / divergence for a, divergence in curve.items())
-    squared_norm = (largest // _STEP) * _STEP
+    costs = curve if adjacency is Adjacency.ZERO_OUT else certificate.replaced(curve)
+    limit = Fraction(epsilon) * certificate.UNIT - 16  # more than all that is rounded up once c^2 is not 1
+    largest = max((limit - certificate.epsilon(a, 0, instance.delta)) / cost for a, cost in costs.items())
+    squared_norm = min((largest // _STEP) * _STEP, _LONGEST)
     if squared_norm <= 0:
         raise InvalidValueError(
             f"expected an epsilon that some c^2 >= 2^-20 keeps, got {float(epsilon):g} for "
@@ -215,9 +270,9 @@ def choose_squared_norm(instance: Instance, epsilon: Fraction | int) -> Instance
 
 def _public(body: Mapping[str, Any]) -> dict[str, Any]:
     public = body["public"]
-    if not isinstance(public, dict) or public.keys() != {"block", "kept", "clip_norm"}:
-        raise CertificateError(f"expected 'public' to hold block, kept and clip_norm, got {public!r:.80}")
-    return {**public, "clip_norm": certificate.fraction(public, "clip_norm")}
+    if not isinstance(public, dict) or public.keys() != {"block", "kept", "clip_norm", "slack"}:
+        raise CertificateError(f"expected 'public' to hold block, kept, clip_norm and slack, got {public!r:.80}")
+    return {**public, **{name: certificate.fraction(public, name) for name in ("clip_norm", "slack")}}
 
 
 def _signed(digest: str) -> bytes:

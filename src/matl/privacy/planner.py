@@ -19,7 +19,7 @@ from matl.privacy.choice import BLOCK, Choice, certified, choose, costs_of, vect
 from matl.privacy.demand import Demand, Kind
 from matl.privacy.groups import FAILURE, Shares, contaminated_majority, count_groups, largest_malicious, plan_shares
 from matl.privacy.manifest import Manifest
-from matl.privacy.prediction import Costs, Sums, padded, rounded_gaussian, sampled_multiplier
+from matl.privacy.prediction import Costs, Sums, rounded_gaussian, sampled_multiplier
 from matl.privacy.secagg.graph import MAX_CLIENTS
 from matl.privacy.traffic import KeyTraffic, key_traffic
 from matl.records import Visibility
@@ -193,7 +193,13 @@ def _judged(demand: Demand) -> Demand:
     if demand.visibility is Visibility.SUMMED and m:
         raise BoundError(
             f"expected malicious=0 where one masked sum is all that can be seen, got {m} of {n}: each of them moves "
-            "the sum at will, and nobody can tell; attest clients, or let groups or updates be seen"
+            "the sum at will, and nobody can tell; attest clients, or let groups be seen"
+        )
+    if demand.kind is Kind.CENTRAL and m:
+        raise BoundError(
+            f"expected malicious=0 with central noise, got {m} of {n}: rules that bear them compare clients, so that "
+            "one client's update moves the weights of all, and noise for a mean of clipped updates proves nothing; let "
+            "groups be seen, or let every client add all of the noise (local), after which any rule may judge"
         )
     if demand.visibility is not Visibility.GROUPED:
         if 2 * m >= n:
@@ -240,6 +246,7 @@ def _distributed(demand: Demand) -> Draft:
         target = replace(target, delta=target.delta * (1 - _RESERVE))
     sums = Sums(n, shares.honest, BlockLayout(demand.params, BLOCK), groups, demand.alignment)
     choice = choose(target, sums, demand.budget_bits, bits=demand.bits, fraction=demand.fraction)
+    choice = replace(choice, instance=replace(choice.instance, corrupt=shares.corrupt))
     sent = vector_bytes(choice.sums.layout.kept, choice.instance.bits)
     assert sent is not None  # noqa: S101 - `choose` takes no width that is not sent
     return Draft(
@@ -252,7 +259,7 @@ def _encoded(demand: Demand) -> Draft:
     z, d = _multiplier(demand), demand.params
     if demand.budget_bits >= 32:
         return Draft(demand=demand, multiplier=z, costs=_codec_costs(demand, z, 0.0), vector_bytes=4 * d)
-    rotated = padded(BlockLayout(d, BLOCK))
+    rotated = BlockLayout(d, BLOCK).padded
 
     def sent(step: float) -> int:
         return math.ceil(rotated * (rounded_gaussian(step)[0] + 32 / BLOCK) / 8) + _ENTROPY_OVERHEAD

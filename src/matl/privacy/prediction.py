@@ -26,7 +26,6 @@ __all__ = [
     "coordinate_rates",
     "gaussian_multiplier",
     "largest_squared_norm",
-    "padded",
     "predict",
     "rounded_gaussian",
     "sampled_multiplier",
@@ -67,7 +66,7 @@ class Sums:
     @property
     def fraction(self) -> float:
         """f: share of the rows of the padded transform that is kept."""
-        return self.layout.kept / padded(self.layout)
+        return self.layout.kept / self.layout.padded
 
     @property
     def members(self) -> float:
@@ -113,11 +112,6 @@ class Costs:
     def total(self) -> Real:
         """All of it."""
         return sum(getattr(self, part.name) for part in fields(self))
-
-
-def padded(layout: BlockLayout) -> int:
-    """Rows of all blocks of a transform together, which are the size or a little more."""
-    return (len(layout) - 1) * layout.block + layout.tail
 
 
 def predict(

@@ -12,20 +12,74 @@ from matl.privacy.groups import count_groups, largest_malicious
 from matl.privacy.planner import Draft, draft
 from matl.records import Visibility
 
-__all__ = ["JUDGED_BY", "SEEN", "Option", "trade"]
+__all__ = ["WAYS", "Option", "Way", "trade"]
 
-SEEN = {
-    Visibility.CLEAR: "the server sees every update",
-    Visibility.SEALED: "an attested oracle sees every update, nobody else any",
-    Visibility.GROUPED: "the server sees the sum of every group",
-    Visibility.SUMMED: "the server sees one sum",
-}
-JUDGED_BY = {
-    Visibility.CLEAR: "every mode and rule, though the proof covers none that compares clients",
-    Visibility.SEALED: "every mode and rule, likewise",
-    Visibility.GROUPED: "every rule over group sums, all of them covered; no verdict on a client",
-    Visibility.SUMMED: "nothing; clipping bounds what an attested encoder can do",
-}
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to let the judge see.
+
+    Parameters
+    ----------
+    visibility : Visibility
+        What it sees.
+    mechanism : Kind
+        Who adds the noise.
+    seen, judged_by : str
+        What is seen of the clients, and which judges the epsilon covers.
+    judged : bool
+        Whether a rule that compares clients, to bear malicious ones, is among those.
+    """
+
+    visibility: Visibility
+    mechanism: Kind
+    seen: str
+    judged_by: str
+    judged: bool
+
+    def __str__(self) -> str:
+        return f"{self.visibility}, local" if self.mechanism is Kind.LOCAL else self.visibility.value
+
+
+_OF_CLIPPED = "the mean of clipped updates, or weights by a client's own and public data"
+WAYS = (
+    Way(
+        Visibility.CLEAR,
+        Kind.CENTRAL,
+        "the server sees every update, and adds the noise",
+        f"{_OF_CLIPPED}; a rule that compares clients has no epsilon",
+        judged=False,
+    ),
+    Way(
+        Visibility.SEALED,
+        Kind.CENTRAL,
+        "an attested oracle sees every update, nobody else any",
+        f"{_OF_CLIPPED}, likewise",
+        judged=False,
+    ),
+    Way(
+        Visibility.CLEAR,
+        Kind.LOCAL,
+        "the server sees every update, with all of the noise in each",
+        "every mode and rule, all of them covered",
+        judged=True,
+    ),
+    Way(
+        Visibility.GROUPED,
+        Kind.DISTRIBUTED,
+        "the server sees the sum of every group",
+        "every rule over group sums, all of them covered; no verdict on a client",
+        judged=True,
+    ),
+    Way(
+        Visibility.SUMMED,
+        Kind.DISTRIBUTED,
+        "the server sees one sum",
+        "nothing; clipping bounds what an attested encoder can do",
+        judged=False,
+    ),
+)
+"""From what shows most to what shows least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +88,13 @@ class Option:
 
     Parameters
     ----------
-    visibility : Visibility
-        The way.
+    way : Way
+        Who sees what.
     group_size, groups : int
         Fewest members of a unit that is judged, and units; n and 1 for one sum.
     malicious : int
-        Most malicious clients that a rule over the units bears, but with a probability of 1/1000 in a round.
+        Most malicious clients that a rule over the units bears, but with a probability of 1/1000 in a round; 0 where a
+        rule that compares clients has no epsilon, or nothing to compare.
     noise_factor : float
         sqrt(units that have noise each), by which noise is larger than in one sum.
     plan : Draft or None
@@ -48,7 +103,7 @@ class Option:
         Why there is no plan.
     """
 
-    visibility: Visibility
+    way: Way
     group_size: int
     groups: int
     malicious: int
@@ -73,7 +128,7 @@ class Option:
 
 
 def trade(demand: Demand) -> tuple[Option, ...]:
-    """Every visibility, with groups of 2, 4, 8, ..., at the same epsilon, drop-out and dishonest clients.
+    """Every way, with groups of 2, 4, 8, ..., at the same epsilon, drop-out and dishonest clients.
 
     Parameters
     ----------
@@ -88,37 +143,37 @@ def trade(demand: Demand) -> tuple[Option, ...]:
     Examples
     --------
     >>> options = trade(Demand(clients=64, params=10**5, rounds=30, epsilon=8.0, delta=1e-5))
-    >>> [(option.visibility.value, option.group_size, option.malicious) for option in options]
-    [('clear', 1, 31), ('sealed', 1, 31), ('grouped', 2, 15), ('grouped', 4, 7), ('grouped', 8, 3), ('grouped', 16, 1),
-     ('summed', 64, 0)]
+    >>> [(str(option.way), option.group_size, option.malicious) for option in options]
+    [('clear', 1, 0), ('sealed', 1, 0), ('clear, local', 1, 31), ('grouped', 2, 15), ('grouped', 4, 7),
+     ('grouped', 8, 3), ('grouped', 16, 1), ('summed', 64, 0)]
     """
     distrusted = min(demand.count("corrupt") + demand.count("malicious"), demand.asked)
-    demand = replace(demand, corrupt=distrusted, malicious=0, mechanism=Kind.AUTO)
-    return tuple(_option(demand, visibility, size) for visibility, size in _ways(demand.asked))
+    demand = replace(demand, corrupt=distrusted, malicious=0)
+    return tuple(_option(demand, way, size) for way in WAYS for size in _sizes(way, demand.asked))
 
 
-def _ways(clients: int) -> Iterator[tuple[Visibility, int]]:
-    yield from ((visibility, 1) for visibility in (Visibility.CLEAR, Visibility.SEALED))
+def _sizes(way: Way, clients: int) -> Iterator[int]:
+    if way.visibility is not Visibility.GROUPED:
+        yield clients if way.visibility is Visibility.SUMMED else 1
+        return
     size = 2
     while 3 * size <= clients:  # of two groups, one is half
-        yield Visibility.GROUPED, size
+        yield size
         size *= 2
-    yield Visibility.SUMMED, clients
 
 
-def _option(demand: Demand, visibility: Visibility, size: int) -> Option:
-    n, grouped = demand.asked, visibility is Visibility.GROUPED
-    central = visibility in (Visibility.CLEAR, Visibility.SEALED)
-    groups = count_groups(n, size)
+def _option(demand: Demand, way: Way, size: int) -> Option:
+    n, groups = demand.asked, count_groups(demand.asked, size)
     option = Option(
-        visibility=visibility,
+        way=way,
         group_size=size,
         groups=groups,
-        malicious=0 if visibility is Visibility.SUMMED else largest_malicious(n, size),
-        noise_factor=1.0 if central else math.sqrt(groups),
+        malicious=largest_malicious(n, size) if way.judged else 0,
+        noise_factor=1.0 if way.mechanism is Kind.CENTRAL else math.sqrt(groups),
     )
+    grouped = size if way.visibility is Visibility.GROUPED else None
     try:
-        made = draft(replace(demand, visibility=visibility, group_size=size if grouped else None))
+        made = draft(replace(demand, visibility=way.visibility, mechanism=way.mechanism, group_size=grouped))
     except InvalidValueError as error:
         return replace(option, refused=str(error))
     return replace(option, plan=made)
