@@ -1,6 +1,6 @@
 """What hosts run. A host knows nothing of judges; it knows a workload."""
 
-from matl.workloads.channel import Channel, Clear, Encoded, Private, Sender
+from matl.workloads.channel import Channel, Clear, Encoded, Private, Sender, Shown
 from matl.workloads.training import Accepted, Outcome, TrainingWorkload
 
-__all__ = ["Accepted", "Channel", "Clear", "Encoded", "Outcome", "Private", "Sender", "TrainingWorkload"]
+__all__ = ["Accepted", "Channel", "Clear", "Encoded", "Outcome", "Private", "Sender", "Shown", "TrainingWorkload"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
-from matl.codec import derive_seed
+from matl.codec import Codec, SharedModel, derive_seed
 from matl.errors import BoundError, InvalidValueError, UndecidedError
 from matl.learning.local import LocalTraining
 from matl.learning.server import FedNova, RoundSummary, ServerOptimizer, ServerSGD, StatefulOptimizer
@@ -50,10 +50,13 @@ class Outcome:
         ``None`` if the round failed; the model then stays as it was.
     failure : str
         Why it failed, in words; empty if it did not.
+    model_bytes : int or None
+        Length of the message that takes clients to the new model; ``None`` where they are sent all of it.
     """
 
     judgement: Judgement | None
     failure: str = ""
+    model_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ class TrainingWorkload:
         How updates travel, and what the judge sees of them.
     optimizer : ServerOptimizer
         What is done with the aggregate.
+    downlink : Codec or None
+        How the change of the model is encoded on its way to clients; what one message loses is made up for by the
+        next. ``None`` to send the model as it is.
     recipe : LocalTraining
         What clients do locally.
     clients : int or None
@@ -96,6 +102,7 @@ class TrainingWorkload:
     run: str
     channel: Channel = field(default_factory=Clear)
     optimizer: ServerOptimizer = field(default_factory=ServerSGD)
+    downlink: Codec | None = None
     recipe: LocalTraining = field(default_factory=LocalTraining)
     clients: int | None = None
     max_norm: float | None = None
@@ -125,7 +132,9 @@ class TrainingWorkload:
     def init(self, params: Float32) -> State:
         """The state before the first round, from initial parameters (d,)."""
         validate.vector(self.layout.size, params=params)
-        return {
+        if self.downlink is not None:
+            SharedModel(params, self.downlink)  # refuses a codec that cannot be used for it
+        state: State = {
             "version": 1,
             "round": 0,
             "params": params,
@@ -133,6 +142,16 @@ class TrainingWorkload:
             "optimizer": self.optimizer.init(self.layout),
             "model_hashes": {"0": values_hash(params)},
         }
+        if self.downlink is not None:
+            state["held"] = params
+        if self.channel.first_clip is not None:
+            state["clip"] = self.channel.first_clip
+        return state
+
+    def held(self, state: State) -> Float32:
+        """The model (d,) that clients hold and start the next round from."""
+        params: Float32 = state["params"] if self.downlink is None else state["held"]
+        return params
 
     def plan(self, state: State) -> RoundSpec:
         """What the next round asks of its clients."""
@@ -149,6 +168,7 @@ class TrainingWorkload:
             groups=self.channel.group_size,
             max_norm=self.max_norm,
             max_examples=self.max_examples,
+            clip=state.get("clip"),
             max_staleness=self.max_staleness,
             recipe=self.recipe.as_dict(),
             config_digest=self.config_digest,
@@ -170,17 +190,27 @@ class TrainingWorkload:
         return Accepted(replace(update, payload=()), row, _length(update.payload))
 
     def cohort(
-        self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int, key: bytes | None = None
+        self,
+        accepted: Iterable[Accepted],
+        spec: RoundSpec,
+        state: State,
+        *,
+        seed: int,
+        silent: Iterable[str] = (),
+        key: bytes | None = None,
     ) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
 
-        ``key`` is that of the host's own noise, for simulations; the operating system's unless it is given.
+        ``silent`` are the clients that began the round and of whom nothing came that could be used. ``key`` is that of
+        the host's own noise, for simulations; the operating system's unless it is given.
         """
         ordered = sorted(accepted, key=lambda item: item.update.client_id)
         if not ordered:
             return None
         updates = {item.update.client_id: item.update for item in ordered}
-        units, rows = self.channel.units(list(updates), [item.row for item in ordered], spec, seed=seed, key=key)
+        units, rows, within = self.channel.units(
+            list(updates), [item.row for item in ordered], spec, seed=seed, silent=sorted(silent), key=key
+        )
         if not units:
             return None
         told = self._weights(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
@@ -191,12 +221,13 @@ class TrainingWorkload:
 
         return Cohort(
             spec=spec,
-            params=state["params"],
+            params=self.held(state),
             units=units,
             X=UpdateMatrix(np.stack(rows)),
             weights=np.array(of_members(weights.__getitem__, sum), np.float64),
             staleness=np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64),
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
+            within_clip=within,
             max_byzantine=min(int(self.mode.bound * len(units) + 1e-9), len(units) - 1),
             seed=seed,
         )
@@ -218,14 +249,21 @@ class TrainingWorkload:
         if not np.isfinite(params).all():
             return self._failed("the aggregate would make the model overflow; set max_norm", version, state)
         after = {**state, "round": version, "params": params, "mode": mode_state, "optimizer": optimizer_state}
-        after["model_hashes"] = self._remember(version, values_hash(params), state)
+        if cohort.within_clip is not None:
+            after["clip"] = self.channel.next_clip(state["clip"], cohort.within_clip)
+        model_bytes = None
+        if self.downlink is not None:
+            shared = SharedModel(state["held"], self.downlink)
+            model_bytes = len(shared.publish(params, seed=cohort.spec.public_seed))
+            after["held"] = shared.params
+        after["model_hashes"] = self._remember(version, values_hash(self.held(after)), state)
         digests = {
             **judgement.digests,
             "mode": self.mode.digest,
             "model_before": cohort.spec.model_hash,
             "model_after": after["model_hashes"][str(version)],
         }
-        return Outcome(replace(judgement, digests=digests)), after
+        return Outcome(replace(judgement, digests=digests), model_bytes=model_bytes), after
 
     def _summary(self, cohort: Cohort, judgement: Judgement) -> RoundSummary:
         """What the server optimiser is told about the units that counted."""
