@@ -359,3 +359,37 @@ def test_an_optimiser_gets_the_recipe_it_needs_or_nothing(optimizer, recipe, mes
     with pytest.raises(InvalidValueError, match=message):
         workload(optimizer=optimizer, recipe=LocalTraining(**recipe))
     workload(optimizer=optimizer, recipe=LocalTraining(**{**recipe, **optimizer.recipe}))
+
+
+def test_rows_may_stay_on_a_disk_and_are_read_one_at_a_time(tmp_path):
+    work = workload()
+    state = work.init(START)
+    spec = work.plan(state)
+    alive = 0
+
+    class Row(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    class OnDisk:
+        def __init__(self, number):
+            self.update = message(f"client-{number}", 0.0, spec)
+            np.save(tmp_path / f"{number}.npy", np.full(D, number, np.float32))
+            self.number = number
+
+        @property
+        def row(self):
+            nonlocal alive
+            alive += 1
+            assert alive <= 2
+            return np.load(tmp_path / f"{self.number}.npy").view(Row)
+
+    def in_a_file(shape):
+        return np.memmap(tmp_path / "matrix", np.float32, "w+", shape=shape)
+
+    cohort = work.cohort([OnDisk(number) for number in range(9, -1, -1)], spec, state, seed=0, allocate=in_a_file)
+    written = np.memmap(tmp_path / "matrix", np.float32, "r", shape=(10, D))
+    assert np.shares_memory(next(cohort.X.shards())[0], cohort.X.dense())
+    np.testing.assert_array_equal(written, cohort.X.dense())
+    np.testing.assert_array_equal(cohort.X.dense()[:, 0], np.arange(10))

@@ -1,6 +1,17 @@
 """What hosts run. A host knows nothing of judges; it knows a workload."""
 
 from matl.workloads.channel import Channel, Clear, Encoded, Private, Sender, Shown
-from matl.workloads.training import Accepted, Outcome, TrainingWorkload
+from matl.workloads.training import Accepted, Outcome, Screened, TrainingWorkload
 
-__all__ = ["Accepted", "Channel", "Clear", "Encoded", "Outcome", "Private", "Sender", "Shown", "TrainingWorkload"]
+__all__ = [
+    "Accepted",
+    "Channel",
+    "Clear",
+    "Encoded",
+    "Outcome",
+    "Private",
+    "Screened",
+    "Sender",
+    "Shown",
+    "TrainingWorkload",
+]

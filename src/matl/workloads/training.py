@@ -6,9 +6,9 @@ plain-data state, so that every host decides alike and any of them can stop and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,25 @@ from matl.screening import Verifier, screen_envelope
 from matl.state import State
 from matl.workloads.channel import Channel, Clear
 
-__all__ = ["Accepted", "Outcome", "TrainingWorkload"]
+__all__ = ["Accepted", "Outcome", "Screened", "TrainingWorkload"]
 
 # Norms enter the summary of a round up to this multiple of their median.
 _LONGEST = 3.0
+
+
+class Screened(Protocol):
+    """An update that passed: its message, and its values as the channel reads them.
+
+    A host that keeps payloads on a disk may read the row each time it is asked for.
+    """
+
+    @property
+    def update(self) -> Update:
+        """The message; its payload is not looked at any more."""
+
+    @property
+    def row(self) -> NDArray[Any]:
+        """What the channel made of the payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +72,10 @@ class Outcome:
     judgement: Judgement | None
     failure: str = ""
     model_bytes: int | None = None
+
+
+def _in_memory(shape: tuple[int, int]) -> Float32:
+    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -191,28 +210,44 @@ class TrainingWorkload:
 
     def cohort(
         self,
-        accepted: Iterable[Accepted],
+        accepted: Iterable[Screened],
         spec: RoundSpec,
         state: State,
         *,
         seed: int,
         silent: Iterable[str] = (),
         key: bytes | None = None,
+        allocate: Callable[[tuple[int, int]], Float32] = _in_memory,
     ) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
 
-        ``silent`` are the clients that began the round and of whom nothing came that could be used. ``key`` is that of
-        the host's own noise, for simulations; the operating system's unless it is given.
+        Parameters
+        ----------
+        accepted : iterable of Screened
+            What passed. Rows are asked for one after another, and none is held.
+        spec, state
+            The round, and the state it was planned from.
+        seed : int
+            Of the judge, drawn after collection closed.
+        silent : iterable of str
+            Clients that began the round and of whom nothing came that could be used.
+        key : bytes, optional
+            Of the host's own noise, for simulations; the operating system's unless it is given.
+        allocate : callable
+            Makes the matrix (n, d) that the judge reads; one in a file, for models that would not fit.
         """
         ordered = sorted(accepted, key=lambda item: item.update.client_id)
         if not ordered:
             return None
         updates = {item.update.client_id: item.update for item in ordered}
         units, rows, within = self.channel.units(
-            list(updates), [item.row for item in ordered], spec, seed=seed, silent=sorted(silent), key=key
+            list(updates), _Rows(ordered), spec, seed=seed, silent=sorted(silent), key=key
         )
         if not units:
             return None
+        X = allocate((len(units), self.layout.size))
+        for index, row in enumerate(rows):
+            X[index] = row
         told = self._weights(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
         weights = dict(zip(updates, told, strict=True))
 
@@ -223,7 +258,7 @@ class TrainingWorkload:
             spec=spec,
             params=self.held(state),
             units=units,
-            X=UpdateMatrix(np.stack(rows)),
+            X=UpdateMatrix(X),
             weights=np.array(of_members(weights.__getitem__, sum), np.float64),
             staleness=np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64),
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
@@ -295,6 +330,22 @@ class TrainingWorkload:
         typical = float(np.median([count for count in counts if count is not None] or [1]))
         claimed = np.array([typical if count is None else count for count in counts], np.float64)
         return np.minimum(claimed, self.weight_cap * typical)
+
+
+class _Rows(Sequence[NDArray[Any]]):
+    """The rows of updates, each read when it is asked for."""
+
+    def __init__(self, items: Sequence[Screened]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index].row
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (item.row for item in self._items)
 
 
 def _length(payload: bytes | Arrays) -> int:
