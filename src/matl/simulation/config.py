@@ -43,6 +43,9 @@ _SPECS: dict[str, Registry[Any]] = {
 }
 _NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None, "codec": None, "downlink": None}
 """What stands for no part at all."""
+_LATER = frozenset({"codec", "downlink", "dropouts", "privacy"})
+"""Keys that there were not when runs were first published: left out of digests unless they are used, so that a run has
+the digest it always had."""
 
 
 class LocalConfig(BaseModel):
@@ -154,7 +157,9 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration."""
-        return digest(self.model_dump())
+        values = self.model_dump()
+        unused = {key for key in _LATER if values[key] == type(self).model_fields[key].default}
+        return digest({key: value for key, value in values.items() if key not in unused})
 
 
 TABLES: dict[str, type[BaseModel]] = {"local": LocalConfig, "privacy": PrivacyConfig}
