@@ -32,7 +32,7 @@ from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.state import State
-from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload
+from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload, changes
 
 __all__ = ["Charge", "Simulation", "spend_nothing"]
 
@@ -437,17 +437,8 @@ def _rows(
 def _publish(
     sink: EventSink, spec: RoundSpec, rows: tuple[VerdictRow, ...], before: dict[str, str], record: RoundRecord
 ) -> None:
-    def tell(kind: str, data: dict[str, Any]) -> None:
-        sink(Event(kind, spec.run, spec.round, data))
-
-    for row in rows:
-        held = before.get(row.client) == Status.QUARANTINED
-        if row.status is Status.REJECTED:
-            tell("update_rejected", {"client": row.client, "reason": row.reason})
-        elif row.status is Status.QUARANTINED and not held:
-            tell("client_quarantined", {"client": row.client, "reason": row.reason})
-        elif row.status is not Status.QUARANTINED and held:
-            tell("client_released", {"client": row.client})
+    for event in changes(spec.run, spec.round, ((row.client, row.status, row.reason) for row in rows), before):
+        sink(event)
     if record.failure:
-        tell("round_failed", {"reason": record.failure})
-    tell("round_committed", asdict(record))
+        sink(Event("round_failed", spec.run, spec.round, {"reason": record.failure}))
+    sink(Event("round_committed", spec.run, spec.round, asdict(record)))

@@ -1,6 +1,7 @@
 """What hosts run. A host knows nothing of judges; it knows a workload."""
 
 from matl.workloads.channel import Channel, Clear, Encoded, Private, Sender, Shown
+from matl.workloads.standings import changes
 from matl.workloads.training import Accepted, Outcome, Screened, TrainingWorkload
 
 __all__ = [
@@ -14,4 +15,5 @@ __all__ = [
     "Sender",
     "Shown",
     "TrainingWorkload",
+    "changes",
 ]

@@ -109,7 +109,8 @@ class TrainingWorkload:
         Largest weight of a client in multiples of the median claim of its round, so that a claimed count, which nobody
         can check, buys little.
     max_staleness : int
-        How many rounds old the model of an update may be.
+        How many rounds old the model of an update may be. One that is s rounds old counts (1 + s)^(-1/2) as much as a
+        fresh one (FedBuff, Nguyen et al., AISTATS 2022).
     public_seed : int
         What everybody may draw from: rotations, sketches, groups.
     config_digest : str
@@ -172,9 +173,18 @@ class TrainingWorkload:
         params: Float32 = state["params"] if self.downlink is None else state["held"]
         return params
 
-    def plan(self, state: State) -> RoundSpec:
-        """What the next round asks of its clients."""
-        version = int(state["round"])
+    def plan(self, state: State, version: int | None = None) -> RoundSpec:
+        """What the next round asks of its clients; with a version, what was asked of those who start from that model.
+
+        Raises
+        ------
+        InvalidValueError
+            No update may start from that model any more, or yet.
+        """
+        version = int(state["round"]) if version is None else version
+        if str(version) not in state["model_hashes"]:
+            known = ", ".join(state["model_hashes"])
+            raise InvalidValueError(f"expected a version that updates may start from ({known}), got {version}")
         return RoundSpec(
             run=self.run,
             round=version,
@@ -254,13 +264,15 @@ class TrainingWorkload:
         def of_members(value: Callable[[str], float], combine: Callable[[Iterable[float]], float]) -> list[float]:
             return [combine(value(member) for member in unit.members) for unit in units]
 
+        staleness = np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64)
+        counted = np.array(of_members(weights.__getitem__, sum), np.float64)
         return Cohort(
             spec=spec,
             params=self.held(state),
             units=units,
             X=UpdateMatrix(X),
-            weights=np.array(of_members(weights.__getitem__, sum), np.float64),
-            staleness=np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64),
+            weights=counted / np.sqrt(1 + staleness),
+            staleness=staleness,
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
             within_clip=within,
             max_byzantine=min(int(self.mode.bound * len(units) + 1e-9), len(units) - 1),
