@@ -86,7 +86,7 @@ def test_the_configuration_page_has_every_key_with_its_default():
         if key in TABLES:
             continue
         shown = rows.pop(key)
-        implied = {"mode": '"mode1"', "aggregator": '"mean"', "max_norm": None, "codec": None}
+        implied = {"mode": '"mode1"', "aggregator": '"mean"', "max_norm": None, "codec": None, "downlink": None}
         default = implied.get(key, f'"{item.default}"' if isinstance(item.default, str) else str(item.default))
         assert shown == (f"`{default}`" if default is not None else "none"), key
     for table, model in TABLES.items():

@@ -83,6 +83,8 @@ class RoundSpec:
         L2 norm above which screening rejects an update; ``None`` for no bound.
     max_examples : int
         Largest number of examples a client may claim; weights are proportional to it.
+    clip : float or None
+        L2 norm to which clients shorten their updates, where that changes from round to round.
     public_seed : int
         Seed everybody may know, for public randomness such as rotations.
     groups : int or None
@@ -108,6 +110,7 @@ class RoundSpec:
     codec: str = "safetensors"
     max_norm: float | None = None
     max_examples: int = 1_000_000
+    clip: float | None = None
     public_seed: int = 0
     groups: int | None = 1
     phases: tuple[str, ...] = ("collect",)
@@ -219,6 +222,8 @@ class Cohort:
         Rounds between the model a unit started from and the current one.
     received_at : float64 array of shape (n,)
         Seconds after the round opened.
+    within_clip : float or None
+        Share of the clients whose updates were no longer than the clipping norm, where that adapts.
     events : tuple of Event
         What else happened to these units since the last round.
     max_byzantine : int
@@ -236,6 +241,7 @@ class Cohort:
     weights: NDArray[np.float64]
     staleness: NDArray[np.int64]
     received_at: NDArray[np.float64]
+    within_clip: float | None = None
     events: tuple[Event, ...] = ()
     max_byzantine: int = 0
     seed: int = 0

@@ -44,7 +44,16 @@ def test_every_attack_declares_what_it_knows():
 def test_every_attack_says_what_it_is_and_where_it_comes_from(name):
     summary = ATTACKS.summary(name)
     assert summary.endswith(".")
-    ours = {"malformed", "sleeper", "slow_drift", "cone", "white_box", "white_box_blend", "adaptive_mix"}
+    ours = {
+        "malformed",
+        "forged_words",
+        "sleeper",
+        "slow_drift",
+        "cone",
+        "white_box",
+        "white_box_blend",
+        "adaptive_mix",
+    }
     assert ("References" in ATTACKS.get(name).__doc__) == (name not in ours)
 
 

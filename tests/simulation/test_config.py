@@ -304,3 +304,11 @@ def test_every_local_key_reaches_the_recipe_and_comes_back_from_toml(tmp_path):
     assert load_config(path, {}).digest == config.digest
     assert load_config(None, {"local": {"optimizer": "adam"}}).local.build() == LocalTraining(optimizer="adam")
     assert set(LocalConfig.model_fields) == {item.name for item in dataclasses.fields(LocalTraining)} - {"normalize"}
+
+
+def test_a_run_keeps_the_digest_it_was_published_with():
+    values = {"dataset": "digits", "mode": "mode1", "attack": "alie", "seed": 12, "alpha": 0.1, "byzantine": 0.45}
+    first = "6152377ad0298e3b0a17c71be5e8392e6c867c5f1f8f959bef7a3ffba43fc204"
+    assert RunConfig(**values).digest == first
+    for used in ({"codec": "int8"}, {"downlink": "int8"}, {"dropouts": 0.1}, {"privacy": {"epsilon": 8.0}}):
+        assert RunConfig(**values, **used).digest != first

@@ -1,14 +1,17 @@
 """Runs whose judge sees private sums only: what they cost, what is refused, and what attacks do to them."""
 
+import json
 import tomllib
 
 import numpy as np
 import pytest
 
 import matl
-from matl.errors import BoundError, ConfigError, InvalidValueError
+from matl.errors import BoundError, ConfigError, InvalidValueError, RunInterrupted, StateError
 from matl.modes import Mode0, Plain
 from matl.privacy.words import Words
+from matl.simulation.api import execute
+from matl.simulation.build import build_simulation
 from matl.simulation.config import load_config, to_toml
 
 SMALL = {"dataset": "digits", "clients": 30, "rounds": 8, "mode": "plain", "attack": "none", "seed": 3}
@@ -154,3 +157,81 @@ def test_noise_is_drawn_anew_for_every_round_and_for_rehearsals():
     assert len(keys) > 3 * 21  # rehearsals too
     assert None not in keys
     assert len(set(keys)) >= 2 * 3 * 21  # every round, client and host, and its rehearsals
+
+
+def test_masks_and_drop_outs_leave_the_sum_that_their_absence_leaves():
+    privacy = {"epsilon": 20.0, "clip": 0.5, "dropout": 0.3}
+    without, masked = (run({**privacy, "masks": masks}, rounds=2, dropouts=0.2) for masks in (False, True))
+    np.testing.assert_array_equal(without.params, masked.params)
+    assert [row["accepted"] for row in masked.history] == [24, 24]
+    assert masked.as_dict()["privacy"]["secure_aggregation"] == "computed"
+    assert without.as_dict()["privacy"]["secure_aggregation"] == "taken for done"
+
+
+def test_more_drop_outs_than_planned_for_fail_the_round_and_not_the_run():
+    result = run({"epsilon": 20.0, "dropout": 0.1, "masks": True}, rounds=2, dropouts=0.4)
+    assert result.failed_rounds == 2
+
+
+def test_drop_outs_are_for_every_mode():
+    result = matl.simulate(**{**SMALL, "mode": "mode0"}, dropouts=0.3)
+    assert {
+        sum(row[name] for name in ("accepted", "clipped", "suspected", "quarantined")) for row in result.history
+    } == {21}
+
+
+def test_words_that_no_encoder_made_spoil_a_masked_sum_and_not_one_whose_server_clips():
+    attack = {"attack": "forged_words", "byzantine": 0.1}
+    masked = [run({"epsilon": 20.0, "clip": 0.5}, **more).accuracy for more in ({}, attack)]
+    assert masked[1] < masked[0] - 0.3
+    central = [run({"epsilon": 20.0, "clip": 0.5, "mechanism": "central"}, **more).accuracy for more in ({}, attack)]
+    assert central[1] > central[0] - 0.1
+
+
+def test_a_clip_that_adapts_is_told_and_learns_from_a_bad_start():
+    fixed = run({"epsilon": 50.0, "clip": 20.0})
+    adaptive = run({"epsilon": 50.0, "clip": 20.0, "adaptive": {"learning_rate": 1.0}})
+    told = adaptive.as_dict()["privacy"]
+    assert told["last_clip"] < 5 < fixed.as_dict()["privacy"]["last_clip"] == 20.0
+    assert adaptive.accuracy > fixed.accuracy + 0.1
+
+
+def test_a_narrow_downlink_costs_little():
+    whole, narrow = (matl.simulate(**SMALL, downlink=codec) for codec in (None, "int8"))
+    assert narrow.accuracy > whole.accuracy - 0.02
+    assert not np.array_equal(narrow.params, whole.params)
+
+
+def on_disk(folder, *, stop=lambda: False, resume=False, **changes):
+    config = load_config(None, {**SMALL, "rounds": 3, "privacy": {"epsilon": 20.0}, **changes})
+    return execute(build_simulation(config), config, name="private", out=folder, stop=stop, resume=resume)
+
+
+def test_a_run_on_disk_writes_down_what_every_client_spent(tmp_path):
+    result = on_disk(tmp_path, participation=0.5)
+    told = json.loads((tmp_path / "privacy.json").read_text())
+    releases = [row["releases"]["distributed"] for row in told["clients"].values()]
+    assert sum(releases) == 3 * 15
+    assert max(releases) == 3
+    assert told["largest"]["zero_out"] == pytest.approx(result.privacy["epsilon"]["zero_out"], rel=1e-6)
+    assert min(row["zero_out"] for row in told["clients"].values()) < told["largest"]["zero_out"]
+
+
+def test_a_round_that_an_interruption_repeats_is_charged_once(tmp_path):
+    with pytest.raises(RunInterrupted):
+        on_disk(tmp_path, stop=iter([False, True]).__next__)
+    checkpoint = (tmp_path / "checkpoint.msgpack").read_bytes()
+    with pytest.raises(RunInterrupted):
+        on_disk(tmp_path, resume=True, stop=iter([False, True]).__next__)
+    (tmp_path / "checkpoint.msgpack").write_bytes(checkpoint)  # as if the second round had never been checkpointed
+    on_disk(tmp_path, resume=True)
+    told = json.loads((tmp_path / "privacy.json").read_text())
+    assert {row["releases"]["distributed"] for row in told["clients"].values()} == {3}
+
+
+def test_a_run_whose_ledger_was_lost_is_not_gone_on_with(tmp_path):
+    with pytest.raises(RunInterrupted):
+        on_disk(tmp_path, stop=iter([False, True]).__next__)
+    (tmp_path / "privacy.ledger").unlink()
+    with pytest.raises(StateError, match="ledger"):
+        on_disk(tmp_path, resume=True)

@@ -13,6 +13,7 @@ from matl.learning.server import FedNova, Scaffold
 from matl.modes import Plain
 from matl.params import ParamLayout
 from matl.privacy.certificate import Instance
+from matl.privacy.clipping import AdaptiveClip
 from matl.privacy.encoder import Encoder
 from matl.privacy.mechanism import Central, Distributed
 from matl.privacy.table import skellam_table
@@ -130,7 +131,7 @@ def test_means_of_groups_are_over_their_members():
     spec = workload(Clear()).plan(workload(Clear()).init(np.zeros(LAYOUT.size, np.float32)))
     quiet = Central(LAYOUT.size, 1.0, Fraction(1, 1 << 10), sigma=1 << 10)
     rows = [quiet.encode(UPDATES[0], 0) for _ in ids]
-    units, means = Private(quiet, 4).units(ids, rows, spec, seed=1, key=bytes(32))
+    units, means, _ = Private(quiet, 4).units(ids, rows, spec, seed=1, key=bytes(32))
     assert sorted(len(unit.members) for unit in units) == [4, 4, 5]
     for mean in means:
         assert np.linalg.norm(mean) == pytest.approx(0.9, rel=0.05)
@@ -206,3 +207,76 @@ def test_a_median_over_groups_is_spared_what_a_hostile_client_does_to_a_sum():
     honest = np.delete(UPDATES, 3, axis=0).mean(axis=0)
     error = np.linalg.norm(summed.X.dense()[0] - honest)
     assert np.linalg.norm(np.median(grouped.X.dense(), axis=0) - honest) < 0.3 * error
+
+
+def plain_spec(**changes):
+    work = workload(Clear())
+    return replace(work.plan(work.init(np.zeros(LAYOUT.size, np.float32))), **changes)
+
+
+@pytest.mark.parametrize("group_size", [None, 5])
+@pytest.mark.parametrize("silent", [(), ("client-20", "client-21", "client-22", "client-23")])
+def test_masks_change_no_bit_of_what_is_summed(group_size, silent):
+    ids = [f"client-{i:02d}" for i in range(CLIENTS)]
+    rows = [DISTRIBUTED.encode(update, 0) for update in UPDATES]
+    shown = [
+        Private(DISTRIBUTED, group_size, masks=masks).units(ids, rows, plain_spec(), seed=3, silent=silent)
+        for masks in (False, True)
+    ]
+    assert [unit.members for unit in shown[0].units] == [unit.members for unit in shown[1].units]
+    np.testing.assert_array_equal(np.array(shown[0].rows), np.array(shown[1].rows))
+    assert shown[0].units
+
+
+def test_groups_are_drawn_before_anybody_falls_silent_and_those_that_lost_too_many_are_not_decoded():
+    names = [f"client-{i:02d}" for i in range(CLIENTS)]
+    channel = Private(DISTRIBUTED, group_size=4)
+    rows = dict(zip(names, (DISTRIBUTED.encode(update, 0) for update in UPDATES), strict=True))
+    whole = channel.units(names, list(rows.values()), plain_spec(), seed=3)
+    lost = whole.units[0].members[0]
+    stayed = [name for name in names if name != lost]
+    later = channel.units(stayed, [rows[name] for name in stayed], plain_spec(), seed=3, silent=[lost])
+    assert [unit.members for unit in later.units] == [unit.members for unit in whole.units[1:]]
+
+
+def test_masks_are_for_noise_that_clients_add():
+    with pytest.raises(InvalidValueError, match="got central noise"):
+        Private(CENTRAL, masks=True)
+
+
+def test_an_adapting_clip_is_met_by_every_update_and_follows_their_norms():
+    longer = Central(LAYOUT.size + 1, 1.0, Fraction(1, 1 << 10), sigma=1 << 10)
+    channel = Private(longer, adaptive=AdaptiveClip(quantile=0.5, learning_rate=1.0))
+    work = workload(channel)
+    state = work.init(np.zeros(LAYOUT.size, np.float32))
+    clips = []
+    for _ in range(12):
+        spec, seen = work.plan(state), set()
+        clips.append(spec.clip)
+        accepted = [work.screen(message(work, state, i)[0], spec, state, seen=seen) for i in range(CLIENTS)]
+        cohort = work.cohort(accepted, spec, state, seed=1, key=bytes(32))
+        inside = np.linalg.norm(UPDATES, axis=1) <= spec.clip
+        assert cohort.within_clip == pytest.approx(inside.mean(), abs=0.05)
+        shortened = UPDATES * np.minimum(1, spec.clip / np.linalg.norm(UPDATES, axis=1, keepdims=True))
+        assert np.linalg.norm(cohort.X.dense()[0] - shortened.mean(axis=0)) < 0.06 * spec.clip
+        _, state = work.reduce(cohort, state)
+    assert clips[0] == 1.0
+    assert 0.5 < clips[-1] < 1.2
+    assert min(clips) < 0.9  # the norm of every update
+
+
+def test_what_clients_hold_follows_the_model_over_a_narrow_downlink():
+    work = replace(workload(Clear()), downlink=CODECS.create("int8"))
+    state = work.init(np.zeros(LAYOUT.size, np.float32))
+    for number in range(4):
+        held = work.held(state)
+        spec, seen = work.plan(state), set()
+        accepted = [work.screen(message(work, state, i)[0], spec, state, seen=seen) for i in range(CLIENTS)]
+        cohort = work.cohort(accepted, spec, state, seed=1)
+        np.testing.assert_array_equal(cohort.params, held)
+        outcome, state = work.reduce(cohort, state)
+        assert outcome.model_bytes < 4 * LAYOUT.size / 2
+        step = np.linalg.norm(UPDATES.mean(axis=0))
+        assert 0 < np.linalg.norm(work.held(state) - state["params"]) < 0.02 * step, number
+    with pytest.raises(InvalidValueError, match="contracts"):
+        replace(work, downlink=CODECS.create("rotated")).init(np.zeros(LAYOUT.size, np.float32))

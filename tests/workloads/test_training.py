@@ -359,3 +359,61 @@ def test_an_optimiser_gets_the_recipe_it_needs_or_nothing(optimizer, recipe, mes
     with pytest.raises(InvalidValueError, match=message):
         workload(optimizer=optimizer, recipe=LocalTraining(**recipe))
     workload(optimizer=optimizer, recipe=LocalTraining(**{**recipe, **optimizer.recipe}))
+
+
+def test_rows_may_stay_on_a_disk_and_are_read_one_at_a_time(tmp_path):
+    work = workload()
+    state = work.init(START)
+    spec = work.plan(state)
+    alive = 0
+
+    class Row(np.ndarray):
+        def __del__(self):
+            nonlocal alive
+            alive -= 1
+
+    class OnDisk:
+        def __init__(self, number):
+            self.update = message(f"client-{number}", 0.0, spec)
+            np.save(tmp_path / f"{number}.npy", np.full(D, number, np.float32))
+            self.number = number
+
+        @property
+        def row(self):
+            nonlocal alive
+            alive += 1
+            assert alive <= 2
+            return np.load(tmp_path / f"{self.number}.npy").view(Row)
+
+    def in_a_file(shape):
+        return np.memmap(tmp_path / "matrix", np.float32, "w+", shape=shape)
+
+    cohort = work.cohort([OnDisk(number) for number in range(9, -1, -1)], spec, state, seed=0, allocate=in_a_file)
+    written = np.memmap(tmp_path / "matrix", np.float32, "r", shape=(10, D))
+    assert np.shares_memory(next(cohort.X.shards())[0], cohort.X.dense())
+    np.testing.assert_array_equal(written, cohort.X.dense())
+    np.testing.assert_array_equal(cohort.X.dense()[:, 0], np.arange(10))
+
+
+def test_what_was_asked_is_still_known_of_the_models_that_updates_may_start_from():
+    work = workload(max_staleness=1)
+    state = work.init(START)
+    first = work.plan(state)
+    for _ in range(2):
+        _, state, _, _ = arrive(work, state, [message("a", 1.0, work.plan(state))])
+    assert work.plan(state, 2) == work.plan(state)
+    assert work.plan(state, 1).model_hash != work.plan(state).model_hash
+    with pytest.raises(InvalidValueError, match=r"start from \(1, 2\), got 0"):
+        work.plan(state, first.round)
+
+
+def test_an_older_update_counts_less():
+    work = workload(max_staleness=3)
+    state = work.init(START)
+    old = message("old", 4.0, work.plan(state))
+    for _ in range(3):
+        _, state, _, _ = arrive(work, state, [message("a", 1.0, work.plan(state))])
+    spec = work.plan(state)
+    _, _, _, cohort = arrive(work, state, [dataclasses.replace(old, round=spec.round), message("young", 1.0, spec)])
+    assert cohort.ids == ("old", "young")
+    np.testing.assert_allclose(cohort.weights, [5.0, 10.0])

@@ -8,7 +8,7 @@ from matl.attacks.cone import Cone
 from matl.attacks.data import ClassOnly, LabelFlip, TargetedFlip
 from matl.attacks.directed import ModelPoisoning
 from matl.attacks.free_rider import FreeRider
-from matl.attacks.malformed import Malformed
+from matl.attacks.malformed import ForgedWords, Malformed
 from matl.attacks.omniscient import Alie, Ipm, Lie, MinMax, MinSum
 from matl.attacks.timing import OnOff, Sleeper, SlowDrift
 from matl.attacks.updates import GaussianNoise, Scaling, SignFlip
@@ -26,6 +26,7 @@ __all__ = [
     "ClassOnly",
     "Collusion",
     "Cone",
+    "ForgedWords",
     "FreeRider",
     "GaussianNoise",
     "Ipm",

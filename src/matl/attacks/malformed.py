@@ -11,7 +11,7 @@ import numpy as np
 from matl.attacks.base import ATTACKS, Attack
 from matl.records import Update
 
-__all__ = ["Malformed"]
+__all__ = ["ForgedWords", "Malformed"]
 
 
 @ATTACKS.register("malformed")
@@ -39,3 +39,25 @@ class Malformed(Attack):
         if kind == 4:
             return replace(update, base_version=update.base_version - 1)
         return replace(update, payload={"unknown": arrays[name]})
+
+
+@ATTACKS.register("forged_words")
+@dataclass(frozen=True, slots=True)
+class ForgedWords(Attack):
+    """Send random words that no encoder made, where updates travel as words of a private sum.
+
+    Nothing can be clipped in a masked sum: such words are noise of the largest size there is, in every coordinate.
+    Where updates travel as they are there are no words to forge, and the update goes out unchanged.
+    """
+
+    def tamper(self, update: Update, rng: np.random.Generator) -> Update:
+        """Integers drawn evenly from all there are, in place of those of the message."""
+        if isinstance(update.payload, bytes):
+            return update
+        arrays: dict[str, Any] = dict(update.payload)  # type: ignore[arg-type]  # in-process clients send arrays
+        forged = {
+            name: rng.integers(0, np.iinfo(array.dtype).max, array.shape, array.dtype, endpoint=True)
+            for name, array in arrays.items()
+            if np.issubdtype(array.dtype, np.integer)
+        }
+        return replace(update, payload={**arrays, **forged})

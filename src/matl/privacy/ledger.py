@@ -189,6 +189,11 @@ class PrivacyLedger:
         return releases_left(self._curve(mechanism), self.budget, self.delta, self.spent(client))
 
     @property
+    def last_round(self) -> int | None:
+        """The latest round that was charged; None before the first."""
+        return max((record["round"] for record in self._journal.records if "charge" in record), default=None)
+
+    @property
     def head(self) -> Head:
         """What a witness should remember."""
         return self._journal.head

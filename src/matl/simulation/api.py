@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from matl.records import Mode
 from matl.simulation.build import build_simulation, deal, honest_only
 from matl.simulation.config import RunConfig, Spec, load_config, to_toml
 from matl.simulation.directory import RunDirectory
-from matl.simulation.engine import Simulation
+from matl.simulation.engine import Simulation, spend_nothing
 from matl.simulation.result import RunResult, summarise
 from matl.simulation.workers import require_loky
 
@@ -170,7 +170,9 @@ def execute(
         state = simulation.init()
         if directory is not None:
             directory.create(simulation, to_toml(config))
-    with closing(simulation.run(state, sink=sink, workers=workers)) as rounds:
+    with ExitStack() as stack:
+        charge = stack.enter_context(directory.charging(simulation)) if directory is not None else spend_nothing
+        rounds = stack.enter_context(closing(simulation.run(state, sink=sink, workers=workers, charge=charge)))
         while (done := int(state["workload"]["round"])) < simulation.rounds:
             if stop():
                 raise RunInterrupted(

@@ -68,6 +68,7 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         run=f"{config.label}-{config.digest[:12]}",
         channel=channel,
         optimizer=optimizer,
+        downlink=None if config.downlink is None else CODECS.create(config.downlink),
         recipe=recipe,
         clients=len(data.clients),
         max_norm=config.max_norm,
@@ -89,6 +90,7 @@ def build_simulation(config: RunConfig, *, data: FederatedData | None = None, **
         oracle=oracle,
         rounds=config.rounds,
         participation=config.participation,
+        dropouts=config.dropouts,
         seed=config.seed,
         privacy=planned,
     )

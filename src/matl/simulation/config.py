@@ -39,9 +39,13 @@ _SPECS: dict[str, Registry[Any]] = {
     "task": TASKS,
     "partition": PARTITIONS,
     "codec": CODECS,
+    "downlink": CODECS,
 }
-_NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None, "codec": None}
+_NOT_GIVEN = {"attack": "none", "mode": None, "aggregator": None, "codec": None, "downlink": None}
 """What stands for no part at all."""
+_LATER = frozenset({"codec", "downlink", "dropouts", "privacy"})
+"""Keys that there were not when runs were first published: left out of digests unless they are used, so that a run has
+the digest it always had."""
 
 
 class LocalConfig(BaseModel):
@@ -97,7 +101,9 @@ class RunConfig(BaseModel):
     local: LocalConfig = Field(LocalConfig(), description="What clients do locally.")
     server_optimizer: Spec = Field("sgd", description="What the server does with the aggregate.")
     root_size: int = Field(100, ge=2, description="Clean samples the validator owns.")
+    dropouts: float = Field(0.0, ge=0, lt=1, description="Share of a round's clients that fall silent during it.")
     codec: Spec | None = Field(None, description="How updates are made small; as they are if not named.")
+    downlink: Spec | None = Field(None, description="How the model's changes are made small on their way to clients.")
     privacy: PrivacyConfig | None = Field(None, description="Differential privacy of the sums of updates.")
     max_norm: float | None = Field(None, gt=0, description="L2 norm above which an update is rejected.")
     device: str = Field("auto", min_length=1, description="Where a torch task computes; auto: a GPU if there is one.")
@@ -151,7 +157,9 @@ class RunConfig(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 (hex) of the configuration."""
-        return digest(self.model_dump())
+        values = self.model_dump()
+        unused = {key for key in _LATER if values[key] == type(self).model_fields[key].default}
+        return digest({key: value for key, value in values.items() if key not in unused})
 
 
 TABLES: dict[str, type[BaseModel]] = {"local": LocalConfig, "privacy": PrivacyConfig}

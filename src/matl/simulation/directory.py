@@ -11,8 +11,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,13 @@ import safetensors.numpy
 from matl.errors import StateError
 from matl.files import make_directory, storage_error, write_atomic
 from matl.params import ParamLayout
+from matl.privacy.ledger import PrivacyLedger
 from matl.simulation.config import RunConfig, load_config
-from matl.simulation.engine import Simulation
+from matl.simulation.engine import Charge, Simulation, spend_nothing
 from matl.simulation.result import RunResult
 from matl.simulation.scoring import RoundRecord, RoundReport
 from matl.state import State, pack, unpack
-from matl.workloads import TrainingWorkload
+from matl.workloads import Private, TrainingWorkload
 
 __all__ = ["RunDirectory", "open_new", "refuse_other_kind", "resume_command"]
 
@@ -150,6 +153,37 @@ class RunDirectory:
         content = pack({"run": state, "lengths": lengths, "identity": _identity(workload)})
         checked = {"version": _CHECKPOINT_VERSION, "sha256": hashlib.sha256(content).hexdigest(), "content": content}
         write_atomic(self.path / "checkpoint.msgpack", pack(checked))
+
+    @contextmanager
+    def charging(self, simulation: Simulation) -> Iterator[Charge]:
+        """Writes what every client spends into ``privacy.ledger`` before it is released; at the end, ``privacy.json``.
+
+        A round that an interruption had run twice is charged once: its noise comes from the seed, and is the same.
+
+        Raises
+        ------
+        StateError
+            The ledger was lost, cut off or changed, or another process uses it.
+        StorageError
+            It cannot be written.
+        """
+        channel, planned = simulation.workload.channel, simulation.privacy
+        if planned is None or not isinstance(channel, Private):
+            yield spend_nothing
+            return
+        path, run = self.path / "privacy.ledger", simulation.workload.run
+        delta = Fraction(str(planned.demand.delta))
+        with PrivacyLedger.open(path) if path.exists() else PrivacyLedger.create(path, run, delta=delta) as ledger:
+            ledger.declare(channel.codec, channel.mechanism.release)
+
+            def charge(number: int, clients: Sequence[str]) -> None:
+                if ledger.last_round is None or number > ledger.last_round:
+                    ledger.charge(number, channel.codec, clients)
+
+            try:
+                yield charge
+            finally:
+                write_atomic(self.path / "privacy.json", json.dumps(ledger.export(), indent=2, allow_nan=False) + "\n")
 
     def resume(self, simulation: Simulation) -> State:
         """The state to go on from; cuts off what was written after the last checkpoint.

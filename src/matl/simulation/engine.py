@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -32,9 +32,16 @@ from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.state import State
-from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload
+from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload, changes
 
-__all__ = ["Simulation"]
+__all__ = ["Charge", "Simulation", "spend_nothing"]
+
+Charge = Callable[[int, Sequence[str]], None]
+"""Told of a round and the clients whose updates arrived, before anything is made of these."""
+
+
+def spend_nothing(number: int, clients: Sequence[str]) -> None:
+    """The `Charge` of runs without privacy."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,8 @@ class Simulation:
         How many rounds to run.
     participation : float
         Share of the clients that takes part in a round, drawn anew each time; at least one client.
+    dropouts : float
+        Share of these that begins the round and falls silent before its update is sent.
     honest_only : bool
         Leave the malicious clients out altogether: the ceiling a defence is measured against.
     seed : int
@@ -72,13 +81,14 @@ class Simulation:
     oracle: Validator | None = None
     rounds: int = 30
     participation: float = 1.0
+    dropouts: float = 0.0
     honest_only: bool = False
     seed: int = 0
     privacy: Plan | None = None
 
     def __post_init__(self) -> None:
         validate.at_least(1, rounds=self.rounds)
-        validate.fraction(participation=self.participation)
+        validate.fraction(participation=self.participation, dropouts=self.dropouts)
         validate.positive(participation=self.participation)
         if self.honest_only and not self._pool:
             raise InvalidValueError("expected at least one honest client for an honest-only run, got byzantine=1")
@@ -102,7 +112,7 @@ class Simulation:
         return state
 
     def run(
-        self, state: State, *, sink: EventSink = ignore, workers: int = 1
+        self, state: State, *, sink: EventSink = ignore, workers: int = 1, charge: Charge = spend_nothing
     ) -> Generator[tuple[RoundReport, State], None, None]:
         """Run the rounds that are left, yielding each with the state after it; close it to end its workers early.
 
@@ -114,6 +124,9 @@ class Simulation:
             Called with every event.
         workers : int
             Processes that train the clients; the results do not depend on it.
+        charge : callable
+            Called with the round and the clients whose updates arrived, before anything is made of them: the place to
+            write down what privacy they spend. A round that is run again after an interruption is charged again.
 
         Raises
         ------
@@ -136,17 +149,21 @@ class Simulation:
         )
         with threadpool_limits(1), open_fleet(trainer, workers, lost) as fleet:
             while int(state["workload"]["round"]) < self.rounds:
-                report, state = self._step(state, sink, fleet)
+                report, state = self._step(state, sink, fleet, charge)
                 yield report, state
 
-    def _step(self, state: State, sink: EventSink, fleet: Fleet) -> tuple[RoundReport, State]:
+    def _step(self, state: State, sink: EventSink, fleet: Fleet, charge: Charge) -> tuple[RoundReport, State]:
         started = time.perf_counter()
         spec = self.workload.plan(state["workload"])
-        participants = self._participants(spec.round)
+        began = self._participants(spec.round)
+        participants = self._staying(began, spec.round)
         accepted, rejections, memories, residuals = self._collect(participants, spec, state, fleet)
         seed = derive_seed(self.seed, "judge", spec.round)
         key = self._key("noise", spec.round)
-        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, key=key)
+        heard = {item.update.client_id for item in accepted}
+        silent = [name for name in (self.population.ids[index] for index in began) if name not in heard]
+        charge(spec.round, sorted(heard))
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, silent=silent, key=key)
         outcome, after = self.workload.reduce(cohort, state["workload"])
         rows = _rows(outcome, cohort, accepted, rejections, state["statuses"])
         lengths = [item.payload_bytes for item in accepted]
@@ -167,7 +184,7 @@ class Simulation:
             scores, excluded = self._conduct(rows)
             new_state["scores"], new_state["excluded"] = [*state["scores"], scores], [*state["excluded"], excluded]
         if self.attack is not None:
-            new_state["change"] = after["params"] - state["workload"]["params"]
+            new_state["change"] = self.workload.held(after) - self.workload.held(state["workload"])
         if memories is not None:
             counted = [weights[self.population.ids[index]] > 0 for index in participants]
             new_state["memory"] = state["memory"].copy()
@@ -185,11 +202,17 @@ class Simulation:
         drawn = stream(self.seed, "participants", number).choice(self._pool, size=count, replace=False)
         return sorted(int(index) for index in drawn)
 
+    def _staying(self, began: list[int], number: int) -> list[int]:
+        """Those of a round's clients that do not fall silent; at least one."""
+        gone = min(int(self.dropouts * len(began) + 1e-9), len(began) - 1)
+        drawn = set(stream(self.seed, "dropouts", number).choice(began, size=gone, replace=False).tolist())
+        return [index for index in began if index not in drawn]
+
     def _train(
         self, participants: list[int], number: int, state: State, fleet: Fleet
     ) -> tuple[Float32, Float32 | None]:
         """Updates of the round's clients, and, if the algorithm has it, what they remember if their updates count."""
-        params, optimizer = state["workload"]["params"], self.workload.optimizer
+        params, optimizer = self.workload.held(state["workload"]), self.workload.optimizer
         if not isinstance(optimizer, StatefulOptimizer):
             return fleet.train(participants, number, params), None
         shared = optimizer.shared(state["workload"]["optimizer"])
@@ -214,7 +237,7 @@ class Simulation:
             own=updates[liars],
             honest=np.delete(updates, liars, axis=0) if sees_honest else None,
             clients=len(updates),
-            params=read_only(state["workload"]["params"]),
+            params=read_only(self.workload.held(state["workload"])),
             previous=read_only(state["change"]) if spec.round else None,
             rehearse=partial(self._rehearse, updates.copy(), participants, liars, spec, state) if sees_judge else None,
             oracle=self.oracle if sees_judge else None,
@@ -236,7 +259,9 @@ class Simulation:
         accepted, rejections, _ = self._screened(updates, participants, spec, state, purpose="rehearsed channel")
         seed = derive_seed(self.seed, "rehearsal", spec.round)
         key = self._key("rehearsed noise", spec.round)
-        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, key=key)
+        heard = {item.update.client_id for item in accepted}
+        silent = [name for name in (self.population.ids[index] for index in participants) if name not in heard]
+        cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, silent=silent, key=key)
         outcome, _ = self.workload.reduce(cohort, state["workload"])
         rows = {row.client: row for row in _rows(outcome, cohort, accepted, rejections, state["statuses"])}
         own = [rows[self.population.ids[participants[liar]]] for liar in liars]
@@ -412,17 +437,8 @@ def _rows(
 def _publish(
     sink: EventSink, spec: RoundSpec, rows: tuple[VerdictRow, ...], before: dict[str, str], record: RoundRecord
 ) -> None:
-    def tell(kind: str, data: dict[str, Any]) -> None:
-        sink(Event(kind, spec.run, spec.round, data))
-
-    for row in rows:
-        held = before.get(row.client) == Status.QUARANTINED
-        if row.status is Status.REJECTED:
-            tell("update_rejected", {"client": row.client, "reason": row.reason})
-        elif row.status is Status.QUARANTINED and not held:
-            tell("client_quarantined", {"client": row.client, "reason": row.reason})
-        elif row.status is not Status.QUARANTINED and held:
-            tell("client_released", {"client": row.client})
+    for event in changes(spec.run, spec.round, ((row.client, row.status, row.reason) for row in rows), before):
+        sink(event)
     if record.failure:
-        tell("round_failed", {"reason": record.failure})
-    tell("round_committed", asdict(record))
+        sink(Event("round_failed", spec.run, spec.round, {"reason": record.failure}))
+    sink(Event("round_committed", spec.run, spec.round, asdict(record)))

@@ -12,10 +12,12 @@ from matl.aggregators import Mean
 from matl.errors import InvalidValueError
 from matl.modes import Plain
 from matl.privacy.accounting import Adjacency
+from matl.privacy.clipping import AdaptiveClip
 from matl.privacy.encoder import Encoder
 from matl.privacy.mechanism import Central, Distributed, Local, Mechanism
 from matl.privacy.planner import Demand, Kind, Plan, plan
 from matl.records import Mode, Visibility
+from matl.state import State
 from matl.workloads import Private
 
 __all__ = ["PrivacyConfig", "check_judge", "private_channel", "told"]
@@ -33,6 +35,7 @@ class PrivacyConfig(BaseModel):
     mechanism: Literal["distributed", "central", "local"] = "distributed"
     adjacency: Literal["zero_out", "replace_one"] = "zero_out"
     clip: Annotated[float, Field(gt=0)] = 1.0
+    adaptive: AdaptiveClip | None = None
     dropout: Share = 0.0
     corrupt: Share = 0.0
     malicious: Share = 0.0
@@ -41,10 +44,12 @@ class PrivacyConfig(BaseModel):
     bits: Annotated[int, Field(ge=2, le=8)] | None = None
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None
     alignment: Annotated[float, Field(gt=0, le=1)] = 1.0
+    masks: bool = False
 
     def demand(self, clients: int, cohort: int, params: int, rounds: int) -> Demand:
         """What the planner is asked for: by rounds of ``cohort`` out of ``clients``."""
-        given = {key: getattr(self, key) for key in type(self).model_fields if key not in ("mechanism", "adjacency")}
+        elsewhere = ("mechanism", "adjacency", "adaptive", "masks")
+        given = {key: getattr(self, key) for key in type(self).model_fields if key not in elsewhere}
         # The clients of a round may be any, so all that are corrupt may be among them.
         for key in ("corrupt", "malicious"):
             count = math.ceil(given[key] * clients) if given[key] < 1 else math.ceil(given[key])
@@ -90,12 +95,19 @@ def private_channel(
     BoundError
         More malicious clients are to be borne than any rule can.
     """
-    planned = plan(config.demand(clients, cohort, params, rounds))
-    mechanism, shares = _mechanism(planned, params), planned.shares
+    words = params if config.adaptive is None else params + 1  # whether an update was short enough is told in one more
+    planned = plan(config.demand(clients, cohort, words, rounds))
+    mechanism, shares = _mechanism(planned, words), planned.shares
     if shares is None:
-        return Private(mechanism), planned
-    size = None if config.group_size is None else shares.members
-    return Private(mechanism, size, shares.min_survivors), planned
+        return Private(mechanism, masks=config.masks, adaptive=config.adaptive), planned
+    return Private(
+        mechanism,
+        None if config.group_size is None else shares.members,
+        shares.min_survivors,
+        shares.corrupt,
+        config.masks,
+        config.adaptive,
+    ), planned
 
 
 def _mechanism(planned: Plan, params: int) -> Mechanism:
@@ -128,20 +140,22 @@ def check_judge(privacy: PrivacyConfig, mode: Mode) -> None:
         )
 
 
-def told(planned: Plan) -> Mapping[str, Any]:
-    """What a result says about its privacy."""
-    demand = planned.demand
+def told(planned: Plan, channel: Private, state: State) -> Mapping[str, Any]:
+    """What a result says about its privacy, after a run that came to this state of its workload."""
+    demand, adaptive = planned.demand, channel.adaptive
     return {
         "mechanism": demand.kind.value,
         "epsilon": {"zero_out": planned.zero_out, "replace_one": planned.replace_one},
         "delta": demand.delta,
         "rounds": demand.rounds,
         "clip": demand.clip,
-        "predicted_mse_ratio": planned.mse_ratio,
+        "last_clip": state.get("clip", demand.clip),
+        "predicted_mse_ratio": planned.mse_ratio * (1.0 if adaptive is None else adaptive.mse_ratio),
         "honest_shares": None if planned.instance is None else planned.instance.survivors,
         "min_survivors": None if planned.shares is None else planned.shares.min_survivors,
         "malicious_planned_for": demand.count("malicious"),
         "manifest": None if planned.instance is None else planned.manifest().sha256,
+        "secure_aggregation": ("computed" if channel.masks else "taken for done") if planned.shares else None,
         "simulated": "noise comes from the seed and protects nobody; malicious clients use the encoder, which shortens "
-        "what they send, where real ones could send any words",
+        "what they send, unless the attack is forged_words",
     }

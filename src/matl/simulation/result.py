@@ -24,6 +24,7 @@ from matl.simulation.engine import Simulation
 from matl.simulation.private import told
 from matl.simulation.scoring import EXCLUDED, Detection, class_accuracies, minority_accuracy, rounds_to, share
 from matl.state import State
+from matl.workloads import Private
 
 __all__ = ["SCHEMA_VERSION", "RunResult", "provenance", "summarise"]
 
@@ -240,9 +241,16 @@ def summarise(
         dataset=test.name,
         data={**population.data.statistics().summary(), "class_names": test.class_names},
         settings={**settings, "device": device} if device is not None else settings,
-        privacy=None if simulation.privacy is None else told(simulation.privacy),
+        privacy=_privacy(simulation, state),
         metrics=_as_floats(metrics(params, test.X, test.y)) if callable(metrics) else {},
     )
+
+
+def _privacy(simulation: Simulation, state: State) -> Mapping[str, Any] | None:
+    channel = simulation.workload.channel
+    if simulation.privacy is None or not isinstance(channel, Private):
+        return None
+    return told(simulation.privacy, channel, state["workload"])
 
 
 def _detection(simulation: Simulation, state: State) -> Detection:

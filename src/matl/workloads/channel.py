@@ -7,23 +7,25 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from itertools import cycle
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
 from matl.codec import Codec, derive_seed
-from matl.errors import InvalidValueError
+from matl.errors import AggregationAborted, InvalidValueError
 from matl.params import Arrays, Float32, ParamLayout
+from matl.privacy.clipping import AdaptiveClip
 from matl.privacy.mechanism import Central, Distributed, Mechanism
-from matl.privacy.secagg import draw_groups
+from matl.privacy.secagg import Phase, Session, aggregate_in_memory, draw_groups
 from matl.privacy.words import Words
 from matl.records import Rejection, RoundSpec, Unit, Update, Visibility
 from matl.screening import HEADER_LIMIT, largest_payload, screen_row, screen_values, screen_words
 from matl.state import State
 
-__all__ = ["Channel", "Clear", "Encoded", "Private", "Sender"]
+__all__ = ["Channel", "Clear", "Encoded", "Private", "Sender", "Shown"]
 
 _WORDS = "words"
 
@@ -45,6 +47,24 @@ class Sender:
     id: str
     state: State
     key: bytes | None = None
+
+
+class Shown(NamedTuple):
+    """What the judge is shown of a round.
+
+    Parameters
+    ----------
+    units : tuple of Unit
+        Perhaps none.
+    rows : sequence of float32 arrays of shape (d,)
+        The update of each.
+    within_clip : float or None
+        Share of the clients whose updates were within the clipping norm, where that adapts.
+    """
+
+    units: tuple[Unit, ...]
+    rows: Sequence[Float32]
+    within_clip: float | None = None
 
 
 class Channel(ABC):
@@ -70,6 +90,15 @@ class Channel(ABC):
 
     group_size: int | None = 1
     """Fewest clients of a unit; ``None`` for all of a round."""
+
+    @property
+    def first_clip(self) -> float | None:
+        """Norm to which updates are shortened in the first round, where that adapts."""
+        return None
+
+    def next_clip(self, clip: float, within: float) -> float:
+        """The norm after a round in which this share of the clients was within it."""
+        return clip
 
     @abstractmethod
     def pack(
@@ -105,9 +134,10 @@ class Channel(ABC):
         spec: RoundSpec,
         *,
         seed: int,
+        silent: Sequence[str] = (),
         key: bytes | None = None,
-    ) -> tuple[tuple[Unit, ...], Sequence[Float32]]:
-        """What the judge is shown: units, perhaps none, and an update (d,) for each.
+    ) -> Shown:
+        """What the judge is shown.
 
         Parameters
         ----------
@@ -119,10 +149,12 @@ class Channel(ABC):
             The round.
         seed : int
             Drawn after it was known who takes part; groups are drawn from it.
+        silent : sequence of str
+            Clients that began the round and of whom nothing came that could be used.
         key : bytes, optional
             Of the host's own noise, as for `Sender`.
         """
-        return tuple(Unit.of(client) for client in clients), rows
+        return Shown(tuple(Unit.of(client) for client in clients), rows)
 
     def largest(self, layout: ParamLayout) -> int:
         """Bytes that no payload exceeds."""
@@ -207,12 +239,19 @@ class Private(Channel):
     min_survivors : int
         Fewest clients whose sum is decoded, if those whose noise the guarantee needs are not more; with fewer a round
         fails.
+    corrupt : int
+        Clients of a sum that may work for the server, at most.
+    masks : bool
+        Whether the sum is computed by secure aggregation, keys, shares, masks and all, as in a network; otherwise what
+        that computes, the sum modulo M of those who stayed, is computed without it. The sums are the same.
+    adaptive : AdaptiveClip or None
+        How the clipping norm follows the clients' norms; ``None`` for one that is fixed. The mechanism is then one for
+        vectors of one coordinate more than the model has.
 
     Notes
     -----
-    In a simulation secure aggregation is taken for done: what it computes, the sum modulo M, is computed without masks,
-    among those whose messages passed screening. Example counts are not told, and every client weighs the same
-    (assumption A6).
+    Example counts are not told, and every client weighs the same (assumption A6). With masks, a simulation has the
+    clients that fall silent leave in the phases before their vector would be in the sum.
     """
 
     kind: ClassVar[str] = "masked"
@@ -221,9 +260,16 @@ class Private(Channel):
     mechanism: Mechanism
     group_size: int | None = None
     min_survivors: int = 0
+    corrupt: int = 0
+    masks: bool = False
+    adaptive: AdaptiveClip | None = None
 
     def __post_init__(self) -> None:
-        validate.whole(0, min_survivors=self.min_survivors)
+        validate.whole(0, min_survivors=self.min_survivors, corrupt=self.corrupt)
+        if self.masks and not isinstance(self.mechanism, Distributed):
+            raise InvalidValueError(
+                f"expected distributed noise with masks, got {self.codec} noise, whose server sees every update"
+            )
         if self.group_size is not None and self.group_size < self.least:
             raise InvalidValueError(
                 f"expected groups of at least {self.least} clients, whose noise the guarantee needs in every sum that "
@@ -246,6 +292,11 @@ class Private(Channel):
         return type(self.mechanism).__name__.lower()
 
     @property
+    def first_clip(self) -> float | None:
+        """See `Channel.first_clip`."""
+        return None if self.adaptive is None else self.mechanism.clip
+
+    @property
     def least(self) -> int:
         """Fewest clients whose sum is decoded."""
         needed = self.mechanism.encoder.instance.survivors if isinstance(self.mechanism, Distributed) else 1
@@ -266,7 +317,11 @@ class Private(Channel):
     ) -> tuple[bytes | Arrays, State]:
         """See `Channel.pack`."""
         words = None if sender.key is None else Words(sender.key)
-        sent = self.mechanism.encode(update, spec.public_seed, words=words)
+        clip = self.mechanism.clip
+        with np.errstate(over="ignore"):  # not finite: the encoder sends noise alone
+            scaled = update if spec.clip is None else update * np.float32(clip / spec.clip)
+        vector = scaled if self.adaptive is None else self.adaptive.attached(scaled, clip)
+        sent = self.mechanism.encode(vector, spec.public_seed, words=words)
         return {_WORDS: self.mechanism.packed(sent)}, sender.state
 
     def unpack(self, update: Update, spec: RoundSpec, layout: ParamLayout) -> NDArray[Any] | Rejection:
@@ -281,17 +336,65 @@ class Private(Channel):
         spec: RoundSpec,
         *,
         seed: int,
+        silent: Sequence[str] = (),
         key: bytes | None = None,
-    ) -> tuple[tuple[Unit, ...], Sequence[Float32]]:
+    ) -> Shown:
         """See `Channel.units`; the mean of every group that has survivors enough, made of its private sum."""
-        if len(clients) < self.least:
-            return (), []
         sent: Mapping[str, NDArray[Any]] = dict(zip(clients, rows, strict=True))
-        groups = draw_groups(clients, min(len(clients), self.group_size or len(clients)), seed)
+        began = [*clients, *silent]
+        groups = draw_groups(began, min(len(began), self.group_size or len(began)), seed)
         words = None if key is None else Words(key)
-        means = []
-        for unit in groups:
-            total = self.mechanism.total(sent[member] for member in unit.members)
-            private = self.mechanism.decode_sum(total, spec.public_seed, words=words)
-            means.append(private / np.float32(len(unit.members)))
-        return groups, means
+        units, means, within = [], [], 0.0
+        for group in groups:
+            total = self._total(group, sent, spec)
+            if total is None:
+                continue
+            unit = Unit(group.id, tuple(member for member in group.members if member in sent))
+            mean = self.mechanism.decode_sum(total, spec.public_seed, words=words) / np.float32(len(unit.members))
+            if self.adaptive is not None:
+                mean, share = self.adaptive.detached(mean, self.mechanism.clip)
+                within += share * len(unit.members)
+            units.append(unit)
+            means.append(mean * np.float32(self._clip(spec) / self.mechanism.clip))
+        if self.adaptive is None or not units:
+            return Shown(tuple(units), means)
+        return Shown(tuple(units), means, within / sum(len(unit.members) for unit in units))
+
+    def next_clip(self, clip: float, within: float) -> float:
+        """See `Channel.next_clip`."""
+        return clip if self.adaptive is None else self.adaptive.next(clip, within)
+
+    def _clip(self, spec: RoundSpec) -> float:
+        return self.mechanism.clip if spec.clip is None else spec.clip
+
+    def _total(self, group: Unit, sent: Mapping[str, NDArray[Any]], spec: RoundSpec) -> NDArray[Any] | None:
+        """The sum of a group, if enough of its members are in it."""
+        present = [member for member in group.members if member in sent]
+        session = self._session(group, spec)
+        if len(present) < (self.least if session is None else session.needed(len(group.members))):
+            return None
+        if session is None or not self.masks:
+            return self.mechanism.total(sent[member] for member in present)
+        inputs = {member: sent.get(member, session.empty()) for member in group.members}
+        leaving: dict[Phase, list[str]] = {Phase.ADVERTISE: [], Phase.SHARE: [], Phase.MASK: []}
+        for member, phase in zip((one for one in group.members if one not in sent), cycle(leaving), strict=False):
+            leaving[phase].append(member)
+        try:
+            aggregate, _ = aggregate_in_memory(inputs, session, dropouts=leaving)
+        except AggregationAborted:
+            return None
+        return aggregate.total
+
+    def _session(self, group: Unit, spec: RoundSpec) -> Session | None:
+        """The secure aggregation of a group, for noise that needs one."""
+        if not isinstance(self.mechanism, Distributed):
+            return None
+        return Session(
+            run=spec.run,
+            round=spec.round,
+            group=group.id,
+            length=self.mechanism.encoder.layout.kept,
+            bits=self.mechanism.encoder.instance.bits,
+            corrupt=self.corrupt,
+            min_survivors=max(self.least, self.corrupt + 2),
+        )

@@ -6,15 +6,15 @@ plain-data state, so that every host decides alike and any of them can stop and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
-from matl.codec import derive_seed
+from matl.codec import Codec, SharedModel, derive_seed
 from matl.errors import BoundError, InvalidValueError, UndecidedError
 from matl.learning.local import LocalTraining
 from matl.learning.server import FedNova, RoundSummary, ServerOptimizer, ServerSGD, StatefulOptimizer
@@ -25,10 +25,25 @@ from matl.screening import Verifier, screen_envelope
 from matl.state import State
 from matl.workloads.channel import Channel, Clear
 
-__all__ = ["Accepted", "Outcome", "TrainingWorkload"]
+__all__ = ["Accepted", "Outcome", "Screened", "TrainingWorkload"]
 
 # Norms enter the summary of a round up to this multiple of their median.
 _LONGEST = 3.0
+
+
+class Screened(Protocol):
+    """An update that passed: its message, and its values as the channel reads them.
+
+    A host that keeps payloads on a disk may read the row each time it is asked for.
+    """
+
+    @property
+    def update(self) -> Update:
+        """The message; its payload is not looked at any more."""
+
+    @property
+    def row(self) -> NDArray[Any]:
+        """What the channel made of the payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +65,17 @@ class Outcome:
         ``None`` if the round failed; the model then stays as it was.
     failure : str
         Why it failed, in words; empty if it did not.
+    model_bytes : int or None
+        Length of the message that takes clients to the new model; ``None`` where they are sent all of it.
     """
 
     judgement: Judgement | None
     failure: str = ""
+    model_bytes: int | None = None
+
+
+def _in_memory(shape: tuple[int, int]) -> Float32:
+    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -72,6 +94,9 @@ class TrainingWorkload:
         How updates travel, and what the judge sees of them.
     optimizer : ServerOptimizer
         What is done with the aggregate.
+    downlink : Codec or None
+        How the change of the model is encoded on its way to clients; what one message loses is made up for by the
+        next. ``None`` to send the model as it is.
     recipe : LocalTraining
         What clients do locally.
     clients : int or None
@@ -84,7 +109,8 @@ class TrainingWorkload:
         Largest weight of a client in multiples of the median claim of its round, so that a claimed count, which nobody
         can check, buys little.
     max_staleness : int
-        How many rounds old the model of an update may be.
+        How many rounds old the model of an update may be. One that is s rounds old counts (1 + s)^(-1/2) as much as a
+        fresh one (FedBuff, Nguyen et al., AISTATS 2022).
     public_seed : int
         What everybody may draw from: rotations, sketches, groups.
     config_digest : str
@@ -96,6 +122,7 @@ class TrainingWorkload:
     run: str
     channel: Channel = field(default_factory=Clear)
     optimizer: ServerOptimizer = field(default_factory=ServerSGD)
+    downlink: Codec | None = None
     recipe: LocalTraining = field(default_factory=LocalTraining)
     clients: int | None = None
     max_norm: float | None = None
@@ -125,7 +152,9 @@ class TrainingWorkload:
     def init(self, params: Float32) -> State:
         """The state before the first round, from initial parameters (d,)."""
         validate.vector(self.layout.size, params=params)
-        return {
+        if self.downlink is not None:
+            SharedModel(params, self.downlink)  # refuses a codec that cannot be used for it
+        state: State = {
             "version": 1,
             "round": 0,
             "params": params,
@@ -133,10 +162,29 @@ class TrainingWorkload:
             "optimizer": self.optimizer.init(self.layout),
             "model_hashes": {"0": values_hash(params)},
         }
+        if self.downlink is not None:
+            state["held"] = params
+        if self.channel.first_clip is not None:
+            state["clip"] = self.channel.first_clip
+        return state
 
-    def plan(self, state: State) -> RoundSpec:
-        """What the next round asks of its clients."""
-        version = int(state["round"])
+    def held(self, state: State) -> Float32:
+        """The model (d,) that clients hold and start the next round from."""
+        params: Float32 = state["params"] if self.downlink is None else state["held"]
+        return params
+
+    def plan(self, state: State, version: int | None = None) -> RoundSpec:
+        """What the next round asks of its clients; with a version, what was asked of those who start from that model.
+
+        Raises
+        ------
+        InvalidValueError
+            No update may start from that model any more, or yet.
+        """
+        version = int(state["round"]) if version is None else version
+        if str(version) not in state["model_hashes"]:
+            known = ", ".join(state["model_hashes"])
+            raise InvalidValueError(f"expected a version that updates may start from ({known}), got {version}")
         return RoundSpec(
             run=self.run,
             round=version,
@@ -149,6 +197,7 @@ class TrainingWorkload:
             groups=self.channel.group_size,
             max_norm=self.max_norm,
             max_examples=self.max_examples,
+            clip=state.get("clip"),
             max_staleness=self.max_staleness,
             recipe=self.recipe.as_dict(),
             config_digest=self.config_digest,
@@ -170,33 +219,62 @@ class TrainingWorkload:
         return Accepted(replace(update, payload=()), row, _length(update.payload))
 
     def cohort(
-        self, accepted: Iterable[Accepted], spec: RoundSpec, state: State, *, seed: int, key: bytes | None = None
+        self,
+        accepted: Iterable[Screened],
+        spec: RoundSpec,
+        state: State,
+        *,
+        seed: int,
+        silent: Iterable[str] = (),
+        key: bytes | None = None,
+        allocate: Callable[[tuple[int, int]], Float32] = _in_memory,
     ) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
 
-        ``key`` is that of the host's own noise, for simulations; the operating system's unless it is given.
+        Parameters
+        ----------
+        accepted : iterable of Screened
+            What passed. Rows are asked for one after another, and none is held.
+        spec, state
+            The round, and the state it was planned from.
+        seed : int
+            Of the judge, drawn after collection closed.
+        silent : iterable of str
+            Clients that began the round and of whom nothing came that could be used.
+        key : bytes, optional
+            Of the host's own noise, for simulations; the operating system's unless it is given.
+        allocate : callable
+            Makes the matrix (n, d) that the judge reads; one in a file, for models that would not fit.
         """
         ordered = sorted(accepted, key=lambda item: item.update.client_id)
         if not ordered:
             return None
         updates = {item.update.client_id: item.update for item in ordered}
-        units, rows = self.channel.units(list(updates), [item.row for item in ordered], spec, seed=seed, key=key)
+        units, rows, within = self.channel.units(
+            list(updates), _Rows(ordered), spec, seed=seed, silent=sorted(silent), key=key
+        )
         if not units:
             return None
+        X = allocate((len(units), self.layout.size))
+        for index, row in enumerate(rows):
+            X[index] = row
         told = self._weights(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
         weights = dict(zip(updates, told, strict=True))
 
         def of_members(value: Callable[[str], float], combine: Callable[[Iterable[float]], float]) -> list[float]:
             return [combine(value(member) for member in unit.members) for unit in units]
 
+        staleness = np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64)
+        counted = np.array(of_members(weights.__getitem__, sum), np.float64)
         return Cohort(
             spec=spec,
-            params=state["params"],
+            params=self.held(state),
             units=units,
-            X=UpdateMatrix(np.stack(rows)),
-            weights=np.array(of_members(weights.__getitem__, sum), np.float64),
-            staleness=np.array(of_members(lambda one: spec.round - int(updates[one].base_version), max), np.int64),
+            X=UpdateMatrix(X),
+            weights=counted / np.sqrt(1 + staleness),
+            staleness=staleness,
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
+            within_clip=within,
             max_byzantine=min(int(self.mode.bound * len(units) + 1e-9), len(units) - 1),
             seed=seed,
         )
@@ -218,14 +296,21 @@ class TrainingWorkload:
         if not np.isfinite(params).all():
             return self._failed("the aggregate would make the model overflow; set max_norm", version, state)
         after = {**state, "round": version, "params": params, "mode": mode_state, "optimizer": optimizer_state}
-        after["model_hashes"] = self._remember(version, values_hash(params), state)
+        if cohort.within_clip is not None:
+            after["clip"] = self.channel.next_clip(state["clip"], cohort.within_clip)
+        model_bytes = None
+        if self.downlink is not None:
+            shared = SharedModel(state["held"], self.downlink)
+            model_bytes = len(shared.publish(params, seed=cohort.spec.public_seed))
+            after["held"] = shared.params
+        after["model_hashes"] = self._remember(version, values_hash(self.held(after)), state)
         digests = {
             **judgement.digests,
             "mode": self.mode.digest,
             "model_before": cohort.spec.model_hash,
             "model_after": after["model_hashes"][str(version)],
         }
-        return Outcome(replace(judgement, digests=digests)), after
+        return Outcome(replace(judgement, digests=digests), model_bytes=model_bytes), after
 
     def _summary(self, cohort: Cohort, judgement: Judgement) -> RoundSummary:
         """What the server optimiser is told about the units that counted."""
@@ -257,6 +342,22 @@ class TrainingWorkload:
         typical = float(np.median([count for count in counts if count is not None] or [1]))
         claimed = np.array([typical if count is None else count for count in counts], np.float64)
         return np.minimum(claimed, self.weight_cap * typical)
+
+
+class _Rows(Sequence[NDArray[Any]]):
+    """The rows of updates, each read when it is asked for."""
+
+    def __init__(self, items: Sequence[Screened]) -> None:
+        self._items = items
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._items[index].row
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return (item.row for item in self._items)
 
 
 def _length(payload: bytes | Arrays) -> int:
