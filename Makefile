@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-secagg gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-secagg bench-privacy-figures bench-noise gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,12 @@ bench-private-training: $(VENV)/.run ## Train under differential privacy, ours b
 
 bench-secagg: $(VENV)/.run ## Measure secure aggregation end to end on a simulated network; takes minutes
 	@$(BIN)/python benchmarks/secagg.py $(ARGS)
+
+bench-privacy-figures: $(VENV)/.dev ## Make the figures of the privacy document anew; a minute
+	@$(BIN)/python benchmarks/privacy_figures.py $(ARGS)
+
+bench-noise: $(VENV)/.run ## Measure how long noise and private encoding take, up to one in a thousand; minutes
+	@$(BIN)/python benchmarks/noise_latency.py $(ARGS)
 
 gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md
 	@$(BIN)/python benchmarks/gpu_report.py

@@ -114,7 +114,7 @@ def test_groups_are_drawn_anew_every_round_and_are_units_with_their_members():
 
 def test_fewer_clients_than_the_guarantee_needs_are_not_decoded():
     few = {f"client-{i:02d}" for i in range(3)}
-    for channel in (Private(DISTRIBUTED), Private(DISTRIBUTED, 4), Private(CENTRAL, min_survivors=4)):
+    for channel in (Private(DISTRIBUTED), Private(DISTRIBUTED, 4)):
         cohort, rejections, accepted = gathered(
             channel, lambda update: update if update.client_id in few else replace(update, payload={})
         )

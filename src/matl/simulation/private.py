@@ -13,7 +13,6 @@ from matl.errors import InvalidValueError
 from matl.modes import Plain
 from matl.privacy.accounting import Adjacency
 from matl.privacy.clipping import AdaptiveClip
-from matl.privacy.encoder import Encoder
 from matl.privacy.mechanism import Central, Distributed, Local, Mechanism
 from matl.privacy.planner import Demand, Kind, Plan, plan
 from matl.records import Mode, Visibility
@@ -28,12 +27,14 @@ Share = Annotated[float, Field(ge=0)]
 class PrivacyConfig(BaseModel):
     """Differential privacy of the sums of updates; see `matl.privacy.planner.Demand`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_enum_values=True, validate_default=True
+    )
 
     epsilon: Annotated[float, Field(gt=0)]
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
-    mechanism: Literal["distributed", "central", "local"] = "distributed"
-    adjacency: Literal["zero_out", "replace_one"] = "zero_out"
+    mechanism: Literal[Kind.DISTRIBUTED, Kind.CENTRAL, Kind.LOCAL] = Kind.DISTRIBUTED
+    adjacency: Adjacency = Adjacency.ZERO_OUT
     clip: Annotated[float, Field(gt=0)] = 1.0
     adaptive: AdaptiveClip | None = None
     dropout: Share = 0.0
@@ -54,7 +55,7 @@ class PrivacyConfig(BaseModel):
         for key in ("corrupt", "malicious"):
             count = math.ceil(given[key] * clients) if given[key] < 1 else math.ceil(given[key])
             given[key] = min(count, cohort)
-        if self.mechanism == "distributed":
+        if self.mechanism == Kind.DISTRIBUTED:
             visibility = Visibility.SUMMED if self.group_size is None else Visibility.GROUPED
         elif self.group_size is None:
             visibility, given["budget_bits"] = Visibility.CLEAR, 32.0
@@ -98,22 +99,14 @@ def private_channel(
     words = params if config.adaptive is None else params + 1  # whether an update was short enough is told in one more
     planned = plan(config.demand(clients, cohort, words, rounds))
     mechanism, shares = _mechanism(planned, words), planned.shares
-    if shares is None:
-        return Private(mechanism, masks=config.masks, adaptive=config.adaptive), planned
-    return Private(
-        mechanism,
-        None if config.group_size is None else shares.members,
-        shares.min_survivors,
-        shares.corrupt,
-        config.masks,
-        config.adaptive,
-    ), planned
+    size = None if shares is None or config.group_size is None else shares.members
+    return Private(mechanism, size, config.masks, config.adaptive), planned
 
 
 def _mechanism(planned: Plan, params: int) -> Mechanism:
     clip = planned.demand.clip
     if planned.instance is not None and planned.choice is not None:
-        return Distributed(Encoder(planned.instance, planned.choice.sums.layout, clip))
+        return Distributed(planned.manifest().encoder(params))
     kind = Central if planned.demand.kind is Kind.CENTRAL else Local
     if planned.noise_multiplier is None:
         raise InvalidValueError(f"expected a plan with a noise multiplier, got one of {planned.demand.kind} without")

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from matl import validate
 from matl.codec import Codec, derive_seed
 from matl.errors import AggregationAborted, InvalidValueError
 from matl.params import Arrays, Float32, ParamLayout
@@ -236,11 +235,6 @@ class Private(Channel):
         Who adds noise, and how much.
     group_size : int or None
         Fewest clients of a group; every group's sum has to have noise enough for itself. ``None`` for one sum of all.
-    min_survivors : int
-        Fewest clients whose sum is decoded, if those whose noise the guarantee needs are not more; with fewer a round
-        fails.
-    corrupt : int
-        Clients of a sum that may work for the server, at most.
     masks : bool
         Whether the sum is computed by secure aggregation, keys, shares, masks and all, as in a network; otherwise what
         that computes, the sum modulo M of those who stayed, is computed without it. The sums are the same.
@@ -259,13 +253,10 @@ class Private(Channel):
 
     mechanism: Mechanism
     group_size: int | None = None
-    min_survivors: int = 0
-    corrupt: int = 0
     masks: bool = False
     adaptive: AdaptiveClip | None = None
 
     def __post_init__(self) -> None:
-        validate.whole(0, min_survivors=self.min_survivors, corrupt=self.corrupt)
         if self.masks and not isinstance(self.mechanism, Distributed):
             raise InvalidValueError(
                 f"expected distributed noise with masks, got {self.codec} noise, whose server sees every update"
@@ -299,8 +290,7 @@ class Private(Channel):
     @property
     def least(self) -> int:
         """Fewest clients whose sum is decoded."""
-        needed = self.mechanism.encoder.instance.survivors if isinstance(self.mechanism, Distributed) else 1
-        return max(self.min_survivors, needed)
+        return self.mechanism.encoder.instance.min_survivors if isinstance(self.mechanism, Distributed) else 1
 
     @property
     def nothing(self) -> str:
@@ -389,12 +379,13 @@ class Private(Channel):
         """The secure aggregation of a group, for noise that needs one."""
         if not isinstance(self.mechanism, Distributed):
             return None
+        instance, layout = self.mechanism.encoder.instance, self.mechanism.encoder.layout
         return Session(
             run=spec.run,
             round=spec.round,
             group=group.id,
-            length=self.mechanism.encoder.layout.kept,
-            bits=self.mechanism.encoder.instance.bits,
-            corrupt=self.corrupt,
-            min_survivors=max(self.least, self.corrupt + 2),
+            length=layout.kept,
+            bits=instance.bits,
+            corrupt=instance.corrupt,
+            min_survivors=instance.min_survivors,
         )
