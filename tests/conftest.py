@@ -12,11 +12,12 @@ import pytest
 hypothesis.settings.register_profile("matl", deadline=None)
 hypothesis.settings.load_profile("matl")
 
-# What continuous integration may lack: data sets that are too large to keep here. Every extra is installed there.
-MAY_BE_ABSENT_IN_CI = ("MATL_DATA_DIR",)
+# What continuous integration may lack: data sets that are too large to keep here, and evidence that others published.
+# Every extra is installed there.
+MAY_BE_ABSENT_IN_CI = ("MATL_DATA_DIR", "MATL_VECTORS_DIR")
 
 # Packages of the extras that `make venv` leaves out; tests that need one are skipped with its name.
-OPTIONAL = ("torch", "opacus", "tensorboardX", "mlflow", "zstandard", "dp_accounting")
+OPTIONAL = ("torch", "opacus", "tensorboardX", "mlflow", "zstandard", "dp_accounting", "dcap_qvl")
 
 
 def pytest_report_header() -> str | None:

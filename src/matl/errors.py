@@ -19,6 +19,7 @@
     ├── CellsFailedError                   some cells of a sweep or a matrix failed; the others stand
     ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
     ├── ProtocolError                      a peer broke a protocol: its message is malformed, forged or out of turn
+    ├── AttestationError                   evidence does not prove what a policy asks for
     ├── AggregationAborted                 too few clients are left for a secure aggregation; nothing was revealed
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
@@ -34,6 +35,7 @@ from typing import Any
 
 __all__ = [
     "AggregationAborted",
+    "AttestationError",
     "BoundError",
     "CellsFailedError",
     "ConfigError",
@@ -168,6 +170,14 @@ class ProtocolError(MatlError):
 
     ``code`` is the stable short name of what is wrong, which a host passes on in a `matl.records.Rejection`.
     """
+
+    def __init__(self, code: str, message: str) -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class AttestationError(MatlError):
+    """Evidence does not prove what a policy asks for; ``code`` is the stable short name of what is wrong."""
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code

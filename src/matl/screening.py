@@ -34,8 +34,8 @@ __all__ = [
     "screen_words",
 ]
 
-Verifier: TypeAlias = Callable[[Update], bool]
-"""Says whether an update's signature is its sender's."""
+Verifier: TypeAlias = Callable[[Update], Rejection | None]
+"""Says why an update is not what its sender signed, or nothing; see `matl.attest.verifying`."""
 
 REASONS: Mapping[str, str] = {
     "run": "the update was made for another run",
@@ -45,7 +45,6 @@ REASONS: Mapping[str, str] = {
     "model_hash": "it started from a model that is not the one of that version",
     "duplicate": "this client's update for the round was accepted before",
     "num_examples": "the example count is outside what the round allows",
-    "signature": "the signature does not belong to the sender",
     "payload_hash": "the payload is not what its hash says",
     "malformed": "the update cannot be decoded",
     "names": "the parameter names are not the model's",
@@ -122,8 +121,8 @@ def screen_envelope(
         got = f"{update.client_id[:32]!a} of {len(update.client_id)} characters"
         return reject("malformed", f"field 'client_id' is not 1 to {_CLIENT_ID_LIMIT} printable characters, got {got}")
     # First of all, so that every later rejection is really the sender's: nobody is blamed for junk in his name.
-    if verify is not None and not verify(update):
-        return reject("signature", "sign the canonical text with the key the client enrolled with")
+    if verify is not None and (rejection := verify(update)) is not None:
+        return rejection
     if update.run != spec.run:
         return reject("run", f"got {update.run!r}, expected {spec.run!r}")
     if update.round != spec.round:

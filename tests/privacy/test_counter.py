@@ -6,9 +6,9 @@ from fractions import Fraction
 import pytest
 
 from matl.errors import InvalidValueError, StateError
+from matl.journal import Journal
 from matl.privacy.certificate import Instance
 from matl.privacy.counter import TransmissionCounter
-from matl.privacy.journal import Journal
 from matl.privacy.ledger import PrivacyLedger
 from matl.privacy.manifest import Manifest
 from matl.privacy.table import skellam_table

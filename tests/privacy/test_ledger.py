@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from matl.errors import InvalidValueError, StateError, StorageError, UnknownNameError
+from matl.journal import Journal
 from matl.privacy.accounting import WHOLE_ORDERS, Adjacency, gaussian_curve, sampled_gaussian_curve
-from matl.privacy.journal import Journal
 from matl.privacy.ledger import PrivacyLedger
 
 DELTA = Fraction(1, 100_000)

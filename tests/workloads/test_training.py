@@ -183,7 +183,7 @@ def test_second_message_of_a_client_is_a_duplicate_and_a_forged_one_has_no_signa
     outcome, _, rejections, _ = arrive(work, state, [message("a", 1, spec), message("a", 99, spec)])
     assert [r.code for r in rejections] == ["duplicate"]
     assert outcome.judgement.aggregate.tolist() == [1] * D
-    _, _, rejections, _ = arrive(work, state, [message("a", 1, spec)], verify=lambda update: False)
+    _, _, rejections, _ = arrive(work, state, [message("a", 1, spec)], verify=lambda _: Rejection("a", "signature", ""))
     assert [r.code for r in rejections] == ["signature"]
 
 

@@ -45,6 +45,7 @@ _EXTRAS = {
         _Extra("alembic", "the same"),
     ),
     "codec": (_Extra("zstandard", "the codec int8_zstd"),),
+    "attest": (_Extra("dcap-qvl", "quotes of Intel SGX and TDX"),),
 }
 _CORE = (
     "cryptography",

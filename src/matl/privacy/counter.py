@@ -9,7 +9,7 @@ from typing import Self
 
 from matl import validate
 from matl.errors import StateError
-from matl.privacy.journal import Head, Journal
+from matl.journal import Head, Journal
 from matl.privacy.manifest import Manifest
 
 __all__ = ["TransmissionCounter"]
@@ -32,7 +32,7 @@ class TransmissionCounter:
 
     Notes
     -----
-    A rolled back pair of files cannot be told from the true one, see `matl.privacy.journal`; nor can a second copy of
+    A rolled back pair of files cannot be told from the true one, see `matl.journal`; nor can a second copy of
     the client that counts for itself. Where machines are restored or cloned, keep `head` elsewhere and give it to
     `open` as the witness. A server may hold it: with a wrong one it can keep the client from sending, and no more.
 

@@ -13,8 +13,8 @@ from typing import Any, Self, TypeAlias
 
 from matl import validate
 from matl.errors import InvalidValueError, StateError, UnknownNameError
+from matl.journal import Head, Journal
 from matl.privacy.accounting import Adjacency, Guarantee, RdpCurve, releases_left
-from matl.privacy.journal import Head, Journal
 
 __all__ = ["PrivacyLedger"]
 
@@ -44,7 +44,7 @@ class PrivacyLedger:
     -----
     Formal guarantee: a client's total is an upper bound of its (epsilon, delta) if everything that depends on its data
     was charged, each release being a mechanism whose curve was declared. Releases may depend on all that was released
-    before (Lemma 5). What a ledger can tell of its own loss is said in `matl.privacy.journal`.
+    before (Lemma 5). What a ledger can tell of its own loss is said in `matl.journal`.
 
     Examples
     --------

@@ -405,9 +405,11 @@ def _norm(vector: Float32) -> float:
     return float(np.linalg.norm(vector.astype(np.float64)))
 
 
-def _sent_by(sender: str, update: Update) -> bool:
+def _sent_by(sender: str, update: Update) -> Rejection | None:
     """Stands for a signature: in one process the host sees who sends."""
-    return update.client_id == sender
+    if update.client_id == sender:
+        return None
+    return Rejection(sender, "signature", f"it was sent in the name of {update.client_id!r:.64}")
 
 
 def _rows(

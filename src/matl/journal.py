@@ -1,4 +1,4 @@
-"""An append-only file that is written before something is sent: every record chained to all before it.
+"""An append-only file that is on the disk before anybody acts on it: every record chained to all before it.
 
 A line is ``<sha256> <json>``, the hash being that of the hash before and this line's JSON. A second file, the head,
 tells how many records there are and the last hash. It is replaced after every record, so that a journal that ends
@@ -22,12 +22,12 @@ from typing import Any, NamedTuple, Self
 from matl.errors import StateError, StorageError
 from matl.files import storage_error, write_atomic
 
-__all__ = ["Head", "Journal"]
+__all__ = ["Head", "Journal", "read_journal"]
 
 _LONGEST = 1 << 20  # bytes of a line
 _LARGEST = 1 << 30  # bytes of a file
 _HASH = 64  # hexadecimal digits
-_ADVICE = "put the file back as it was, or count all of its budget as spent and begin a new one"
+_ADVICE = "put the file back as it was, or take the worst of what it counted (all of a budget is spent) and begin anew"
 
 
 class Head(NamedTuple):
@@ -131,7 +131,9 @@ class Journal:
         journal = cls(path, descriptor)
         try:
             journal._lock()
-            journal._load([head] if witness is None else [head, witness])
+            if torn := journal._load([head] if witness is None else [head, witness]):
+                os.ftruncate(descriptor, journal._size)
+                journal.append({"torn": len(torn)})
         except BaseException:
             journal.close()
             raise
@@ -193,8 +195,8 @@ class Journal:
         except BlockingIOError as error:
             raise StateError(f"{self.path} is used by another process; wait for it, or stop it") from error
 
-    def _load(self, known: Sequence[Head]) -> None:
-        """Read all records and check that what is known of the journal is part of it."""
+    def _load(self, known: Sequence[Head]) -> bytes:
+        """Read all records, check that what is known of the journal is part of it; return half a line at its end."""
         with os.fdopen(os.dup(self._descriptor), "rb") as stream:
             stream.seek(0)
             while (line := stream.readline(_LONGEST)).endswith(b"\n"):
@@ -211,9 +213,7 @@ class Journal:
             )
         if len(line) == _LONGEST:
             raise StateError(f"{self.path} is damaged: what follows record {len(self.records)} is none; {_ADVICE}")
-        if line:
-            os.ftruncate(self._descriptor, self._size)
-            self.append({"torn": len(line)})
+        return line
 
     def _take(self, line: bytes) -> None:
         number = len(self.records) + 1
@@ -221,12 +221,43 @@ class Journal:
             chain, _, text = line[:-1].decode("ascii").partition(" ")
             right = chain == _chained(self._chain, text)
             record = json.loads(text) if right else None
-        except ValueError:
+        except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
             raise StateError(f"{self.path} is damaged: record {number} does not follow from those before; {_ADVICE}")
         self.records.append(record)
         self._chain, self._size = chain, self._size + len(line)
+
+
+def read_journal(path: Path, witness: Head | None = None) -> tuple[list[dict[str, Any]], Head]:
+    """Look at a journal, in use or not, and change nothing; half a record at its end does not count.
+
+    Parameters
+    ----------
+    path : Path
+        The file. Its head lies beside it; a copy without one is read where there is a witness.
+    witness : Head, optional
+        As for `Journal.open`.
+
+    Returns
+    -------
+    list of dict, Head
+        All records, and what a witness should remember.
+
+    Raises
+    ------
+    StateError
+        It was lost, cut off, rolled back or changed, as far as that can be seen; the message names the first record.
+    """
+    known = [] if witness is None else [witness]
+    if witness is None or _head_path(path).exists():
+        known.append(_read_head(path))  # before the journal, which may grow meanwhile
+    try:
+        with Journal(path, os.open(path, os.O_RDONLY)) as journal:
+            journal._load(known)
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from error
+    return journal.records, journal.head
 
 
 def _head_path(path: Path) -> Path:
@@ -244,7 +275,7 @@ def _read_head(path: Path) -> Head:
         if path.exists():
             raise StateError(f"{source} is lost: how many records {path} had cannot be known; {_ADVICE}") from error
         raise StateError(f"{path} does not exist; a new one has to be created on purpose, once") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{source} cannot be read: {error}; {_ADVICE}") from error
     return head
 

@@ -1,5 +1,6 @@
 """The journal: what it holds is on the disk, and whatever is lost, cut off, rolled back or changed is noticed."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from matl.errors import StateError, StorageError
-from matl.privacy.journal import Head, Journal
+from matl.journal import Head, Journal, read_journal
 
 RECORDS = [{"kind": "test"}, {"n": 1, "name": "a b\n\u00e9"}, {"n": 2, "list": [1, None, "x"]}, {"n": 3}]
 
@@ -201,7 +202,7 @@ def test_a_head_that_cannot_be_written_closes_the_journal(path, monkeypatch):
     def full(*_):
         raise StorageError("cannot write: the disk is full")
 
-    monkeypatch.setattr("matl.privacy.journal.write_atomic", full)
+    monkeypatch.setattr("matl.journal.write_atomic", full)
     with pytest.raises(StorageError, match="the disk is full"):
         journal.append({"n": 4})
     monkeypatch.undo()
@@ -261,3 +262,58 @@ def test_closing_twice_is_once(path):
     journal.close()
     journal.close()
     assert Path(path).exists()
+
+
+# Looking
+
+
+def test_looking_changes_nothing_and_needs_no_lock(path):
+    with path.open("ab") as stream:
+        stream.write(b"half a line")
+    before = {each.name: each.read_bytes() for each in path.parent.iterdir()}
+    records, head = read_journal(path)
+    assert records == RECORDS
+    assert head.records == 4
+    assert {each.name: each.read_bytes() for each in path.parent.iterdir()} == before
+    with Journal.open(path) as journal:
+        assert read_journal(path) == (journal.records, journal.head)
+
+
+def test_a_copy_without_its_head_is_read_with_a_witness(path):
+    _, head = read_journal(path)
+    head_of(path).unlink()
+    assert read_journal(path, head) == (RECORDS, head)
+    with pytest.raises(StateError, match=r"journal\.head is lost"):
+        read_journal(path)
+    with pytest.raises(StateError, match="was cut off or rolled back: it had 5 records, and has 4"):
+        read_journal(path, Head(5, head.chain))
+
+
+def test_the_head_counts_beside_a_witness_that_knows_less(path):
+    lines = path.read_bytes().splitlines(keepends=True)
+    early = Head(2, lines[1][:64].decode())
+    assert read_journal(path, early)[1].records == 4
+    path.write_bytes(b"".join(lines[:3]))
+    with pytest.raises(StateError, match="was cut off or rolled back: it had 4 records, and has 3"):
+        read_journal(path, early)
+
+
+def test_looking_at_what_is_no_journal(path, tmp_path):
+    with pytest.raises(StateError, match="does not exist"):
+        read_journal(tmp_path / "none")
+    with pytest.raises(StateError, match="cannot be read: No such file"):
+        read_journal(tmp_path / "none", Head(1, ""))
+    with pytest.raises(StateError, match="cannot be read: Is a directory"):
+        read_journal(tmp_path, Head(1, ""))
+
+
+def test_nesting_without_end_is_damage(path):
+    head = json.loads(head_of(path).read_bytes())
+    text = '{"a":' * 20_000
+    chain = hashlib.sha256(f"{head['chain']} {text}".encode()).hexdigest()
+    with path.open("ab") as stream:
+        stream.write(f"{chain} {text}\n".encode())
+    with pytest.raises(StateError, match="is damaged: record 5"):
+        read_journal(path)
+    head_of(path).write_text("[" * 100_000)
+    refused(path, "journal.head cannot be read")

@@ -1,0 +1,1 @@
+"""Who somebody is and what runs there: identities, signatures and evidence of hardware."""
