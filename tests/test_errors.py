@@ -25,6 +25,7 @@ ONE_OF_EACH = [
     errors.UndecidedError("no yardstick"),
     errors.ProtocolError("signature", "forged"),
     errors.AggregationAborted("too few"),
+    errors.AttestationError("nonce", "another nonce"),
     errors.RunInterrupted("stopped", directory="runs/a"),
 ]
 
