@@ -345,6 +345,15 @@ def test_the_worst_case_is_over_attacks_and_ahead_over_shared_ones() -> None:
     assert cell(results, "Worst cases", "krum", "under") == "alie, 20 % (1 row without a figure)"
 
 
+def test_a_judge_that_falls_outside_its_bound_has_a_worst_case_within_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mode1, within its bound" not in dict(grid(invented(), "Worst cases").rows)
+    monkeypatch.setitem(ACCURACY, ("mode1", "alie"), 0.2)
+    results = invented()
+    assert cell(results, "Worst cases", "mode1", "worst case").startswith("20.0 *")
+    assert cell(results, "Worst cases", "mode1, within its bound", "worst case").startswith("50.0 ±")
+    assert cell(results, "Worst cases", "mode1, within its bound", "under") == "sign flip, 20 %"
+
+
 def test_cells_outside_a_bound_are_marked_and_explained() -> None:
     results = invented()
     assert cell(results, "Accuracy", "sign flip, 20 %", "krum") == "n/a"

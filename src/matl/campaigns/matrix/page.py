@@ -86,11 +86,11 @@ def _head(summary: Summary) -> Iterator[Markup]:
     figures = []
     for alpha in results.matrix.alphas:
         for judge in results.judges:
-            worst = results.worst(alpha, judge)
+            within = results.within_bound(alpha, judge)
+            worst = results.worst(alpha, judge, within or None)
             if worst is not None:
-                outside = any(one["outside_bound"] for one in results.cells(alpha, worst.against, judge))
                 where = f"under {attack_words(worst.against)}, {results.matrix.skew(alpha)}"
-                note = f"{where}{'; outside its bound' * outside}"
+                note = f"{where}{'; within its bound' * (len(within) < len(results.ran(alpha, judge)))}"
                 figures.append(figure(percent(worst.accuracy.mean), f"worst case of {words(judge)}", note))
     if figures:
         yield tag("dl", *figures, class_="figures")

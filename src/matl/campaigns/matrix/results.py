@@ -92,6 +92,14 @@ class Results:
         """The rows with an attack for which a rule has an accuracy."""
         return [row for row in self.matrix.rows if row[0] != NOBODY and self.values(alpha, row, rule, "accuracy")]
 
+    def outside_bound(self, alpha: float, against: Against, rule: str) -> bool:
+        """Whether a judge faced more malicious clients in a row than it declares to bear."""
+        return any(row["outside_bound"] for row in self.cells(alpha, against, rule))
+
+    def within_bound(self, alpha: float, rule: str) -> list[Against]:
+        """The rows with an attack in which a rule faced no more malicious clients than it declares to bear."""
+        return [row for row in self.ran(alpha, rule) if not self.outside_bound(alpha, row, rule)]
+
     def worst(self, alpha: float, rule: str, rows: Sequence[Against] | None = None) -> Worst | None:
         """Where a rule's mean accuracy is lowest, over all rows with an attack or over some of them."""
         means = {row: self.mean(alpha, row, rule, "accuracy") for row in rows or self.ran(alpha, rule)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from matl.campaigns.compare import CEILING
 from matl.campaigns.matrix.design import NOBODY
 from matl.campaigns.matrix.published import Published
-from matl.campaigns.matrix.results import Against, Results
+from matl.campaigns.matrix.results import Against, Results, Worst
 from matl.campaigns.report.markup import UNDEFINED, plural
 from matl.campaigns.statistics import Interval, holm, mean_interval, t_test
 
@@ -103,30 +103,37 @@ def markdown_grid(grid: Grid) -> str:
     return f"### {grid.title}\n\n{body}\n\n{grid.caption}\n"
 
 
+def _worst_case(results: Results, alpha: float, rule: str, worst: Worst | None, detail: str) -> tuple[Entry, ...]:
+    """What is left of a rule in a row, which row that is, and how far it is from the ceiling there."""
+    if worst is None:
+        return (_percent(None), Entry(UNDEFINED, detail), _points(None))
+    figure = _percent(worst.accuracy)
+    if results.outside_bound(alpha, worst.against, rule):
+        figure = replace(figure, text=f"{figure.text} *")
+    gap = mean_interval(results.gaps(alpha, worst.against, rule))
+    return (figure, Entry(attack_words(worst.against), detail), _points(gap))
+
+
 def _overview(results: Results, alpha: float) -> Iterator[Grid]:
     """The worst case of every rule, what it costs where nobody attacks, and how far the judges are ahead."""
     rows = []
     quiet: Against = (NOBODY, 0.0)
     for rule in results.matrix.rule_names:
-        worst = results.worst(alpha, rule)
-        gap = None
-        if worst is not None:
-            gap = results.gaps(alpha, worst.against, rule)
+        worst, within = results.worst(alpha, rule), results.within_bound(alpha, rule)
         missing = len(results.matrix.rows) - 1 - len(results.ran(alpha, rule))
-        outside = worst is not None and any(one["outside_bound"] for one in results.cells(alpha, worst.against, rule))
-        figure = _percent(None if worst is None else worst.accuracy)
         cells = [
-            replace(figure, text=f"{figure.text} *") if outside else figure,
-            Entry(
-                attack_words(worst.against) if worst else UNDEFINED,
-                f"({plural(missing, 'row')} without a figure)" if missing else "",
+            *_worst_case(
+                results, alpha, rule, worst, f"({plural(missing, 'row')} without a figure)" if missing else ""
             ),
-            _points(mean_interval(gap or [])),
             _percent(results.mean(alpha, quiet, rule, "accuracy")),
             _percent(results.mean(alpha, quiet, rule, "fpr")),
             *(_worst_margin(results, alpha, judge, rule) for judge in results.judges),
         ]
         rows.append((rule, tuple(cells)))
+        if within and worst is not None and worst.against not in within:
+            bounded = _worst_case(results, alpha, rule, results.worst(alpha, rule, within), "")
+            nothing = (Entry(UNDEFINED),) * (2 + len(results.judges))
+            rows.append((f"{rule}, within its bound", (*bounded, *nothing)))
     header = ("rule", "worst case", "under", "gap to ceiling", "accuracy, nobody attacks", "accused, nobody attacks")
     yield Grid(
         "overview",
@@ -217,7 +224,7 @@ def _detection(results: Results, alpha: float) -> Iterator[Grid]:
             waited = results.mean(alpha, row, judge, "rounds_to_detection")
             cells.append(Entry(UNDEFINED if waited is None else f"{waited.mean:.1f}", _seeds(results, waited)))
             cells.append(_percent(results.mean(alpha, row, judge, "lost_weight"), bad=True))
-            outside = any(one["outside_bound"] for one in results.cells(alpha, row, judge))
+            outside = results.outside_bound(alpha, row, judge)
             rows.append((f"{attack_words(row)}{' *' if outside else ''}", tuple(cells)))
         yield Grid(
             "detection",
