@@ -62,12 +62,14 @@ class Tpm:
     firmware_log : Path, optional
         Where to read what was measured before this program ran; see `FIRMWARE_LOG`. Without it nothing was.
 
-    The hierarchies of the TPM are taken to have no passwords, as they are delivered.
-
     Raises
     ------
     TpmError
         Every method: tpm2-tools are missing, the TPM cannot be reached or refuses.
+
+    Notes
+    -----
+    The hierarchies of the TPM are taken to have no passwords, as they are delivered.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class Sender:
 class Shown(NamedTuple):
     """What the judge is shown of a round.
 
-    Parameters
+    Attributes
     ----------
     units : tuple of Unit
         Perhaps none.
