@@ -6,8 +6,8 @@
     matl matrix white_box --jobs 2 --out runs/white_box
     python benchmarks/publish_matrix.py runs/main runs/white_box
 
-Copies ``cells.csv`` and ``summary.md`` of each to ``benchmarks/results/matrix/NAME``; of ``main`` and ``white_box``
-together it makes ``benchmarks/results/matrix/targets.md``. An unfinished matrix, or one that ran with uncommitted
+Copies ``cells.csv`` and ``summary.md`` of each to ``benchmarks/results/matrix/NAME``, with the worst cases in a file of
+their own; of ``main`` and ``white_box`` together it makes ``benchmarks/results/matrix/targets.md``. An unfinished matrix, or one that ran with uncommitted
 changes, is refused.
 """
 
@@ -212,6 +212,8 @@ def publish(folder: Path) -> Results:
     out = make_directory(OUT / name)
     for file in ("cells.csv", "summary.md"):
         shutil.copyfile(folder / file, out / file)
+    text = (folder / "summary.md").read_text("utf-8")
+    write_atomic(out / "worst.md", text[text.index("### Worst cases") : text.index("### Accuracy")])
     print(f"{name}: {origin['cells']} cells published in {out}")
     return summary.results
 
