@@ -7,8 +7,8 @@
     python benchmarks/publish_matrix.py runs/main runs/white_box
 
 Copies ``cells.csv`` and ``summary.md`` of each to ``benchmarks/results/matrix/NAME``, with the worst cases in a file of
-their own; of ``main`` and ``white_box`` together it makes ``benchmarks/results/matrix/targets.md``. An unfinished matrix, or one that ran with uncommitted
-changes, is refused.
+their own; of ``main`` and ``white_box`` together it makes ``benchmarks/results/matrix/targets.md``. An unfinished
+matrix, or one that ran with uncommitted changes, is refused.
 """
 
 from __future__ import annotations
