@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-secagg bench-privacy-figures bench-noise gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-private-attack bench-secagg bench-privacy-figures bench-noise gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench-codec: $(VENV)/.all ## Measure bits, error and speed of private updates be
 
 bench-private-training: $(VENV)/.run ## Train under differential privacy, ours beside central noise and none; takes an hour
 	@$(BIN)/python benchmarks/private_training.py $(ARGS)
+
+bench-private-attack: $(VENV)/.run ## Attack private sums, of all clients and of random groups, and measure what survives; half an hour
+	@$(BIN)/python benchmarks/private_attack.py $(ARGS)
 
 bench-secagg: $(VENV)/.run ## Measure secure aggregation end to end on a simulated network; takes minutes
 	@$(BIN)/python benchmarks/secagg.py $(ARGS)

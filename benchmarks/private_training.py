@@ -5,7 +5,8 @@
     make bench-private-training          # writes benchmarks/results/private_training.{json,md}; about an hour
     python benchmarks/private_training.py --tune --jobs 2      # the search on development seeds that chose `CHOSEN`
 
-The clipping norm is chosen for central noise, on seeds that the table does not use, and both mechanisms get it.
+Clipping norm and server momentum are chosen for central noise, on seeds that the table does not use, and both
+mechanisms get them; runs without privacy get the momentum that is best for them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,11 @@ SETTINGS: dict[str, Any] = {
     "mode": "plain",
     "attack": "none",
 }
-CLIPS = (0.1, 0.2, 0.4, 0.8, 1.6)
-# By case and epsilon, from `--tune`.
-CHOSEN: dict[str, dict[float, float]] = {case: dict.fromkeys(EPSILONS, 0.4) for case in CASES}
+CLIPS, MOMENTA = (0.1, 0.2, 0.4, 0.8), (0.0, 0.5, 0.8)
+# Clipping norm and server momentum by case and epsilon, from `--tune`; without privacy there is no epsilon and no norm.
+CHOSEN: dict[str, dict[float, tuple[float, float]]] = {
+    case: {**dict.fromkeys(EPSILONS, (0.4, 0.5)), 0.0: (0.0, 0.5)} for case in CASES
+}
 WAYS: dict[str, dict[str, Any]] = {
     "ours": {"mechanism": "distributed", "alignment": 0.6},
     "central, float32": {"mechanism": "central", "budget_bits": 32.0},
@@ -52,19 +55,21 @@ WAYS: dict[str, dict[str, Any]] = {
 NONE = "no privacy"
 
 
-def cell(case: str, way: str, epsilon: float, clip: float, seed: int) -> dict[str, Any]:
+def cell(case: str, way: str, epsilon: float, clip: float, momentum: float, seed: int) -> dict[str, Any]:
     """One run as a row."""
     privacy = None
     if way != NONE:
         budget = BUDGETS.get(case, BUDGET)
         privacy = {"epsilon": epsilon, "delta": 1e-5, "clip": clip, "budget_bits": budget, **WAYS[way]}
-    result = matl.simulate(**CASES[case], **SETTINGS, privacy=privacy, seed=seed).as_dict()
+    server = {"name": "fedavgm", "momentum": momentum}
+    result = matl.simulate(**CASES[case], **SETTINGS, server_optimizer=server, privacy=privacy, seed=seed).as_dict()
     told = result["privacy"]
     return {
         "case": case,
         "way": way,
         "epsilon": epsilon,
         "clip": clip,
+        "momentum": momentum,
         "seed": seed,
         "accuracy": result["accuracy"],
         "certified": None if told is None else told["epsilon"],
@@ -74,31 +79,36 @@ def cell(case: str, way: str, epsilon: float, clip: float, seed: int) -> dict[st
     }
 
 
-def run(wanted: Sequence[tuple[str, str, float, float, int]], jobs: int) -> list[dict[str, Any]]:
-    """All cells, in order, with progress."""
+def map_cells(
+    make: Callable[..., dict[str, Any]], wanted: Sequence[tuple[Any, ...]], jobs: int
+) -> list[dict[str, Any]]:
+    """All rows, in order, with progress."""
     rows, started = [], time.perf_counter()
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        for done, row in enumerate(pool.map(cell, *zip(*wanted, strict=True)), 1):
+        for done, (told, row) in enumerate(zip(wanted, pool.map(make, *zip(*wanted, strict=True)), strict=True), 1):
             rows.append(row)
             left = (time.perf_counter() - started) / done * (len(wanted) - done)
-            told = f"{row['case']}, {row['way']}, epsilon {row['epsilon']:g}, clip {row['clip']:g}, seed {row['seed']}"
-            print(f"{done}/{len(wanted)} {told}: {row['accuracy']:.1%}; {left / 60:.0f} min left", file=sys.stderr)
+            print(
+                f"{done}/{len(wanted)} {', '.join(map(str, told))}: {row['accuracy']:.1%}; {left / 60:.0f} min left",
+                file=sys.stderr,
+            )
     return rows
 
 
-def tune(jobs: int) -> None:
-    """Print the clipping norm that does best under central noise, for every case and epsilon."""
-    wanted = list(itertools.product(CASES, ["central, float32"], EPSILONS, CLIPS, TUNING_SEEDS))
-    rows = run(wanted, jobs)
-    for case, epsilon in itertools.product(CASES, EPSILONS):
-        means = {
-            clip: statistics.fmean(
-                row["accuracy"] for row in rows if (row["case"], row["epsilon"], row["clip"]) == (case, epsilon, clip)
-            )
-            for clip in CLIPS
-        }
-        shown = ", ".join(f"{clip:g}: {mean:.1%}" for clip, mean in means.items())
-        print(f"{case}, epsilon {epsilon:g}: {max(means, key=means.__getitem__):g} ({shown})")
+def tune(cases: Sequence[str], jobs: int) -> None:
+    """Print the clipping norm and momentum that do best under central noise and without, for every case and epsilon."""
+    wanted = [
+        *itertools.product(cases, [NONE], [0.0], [0.0], MOMENTA, TUNING_SEEDS),
+        *itertools.product(cases, ["central, float32"], EPSILONS, CLIPS, MOMENTA, TUNING_SEEDS),
+    ]
+    found: dict[tuple[str, float], dict[tuple[float, float], list[float]]] = {}
+    for row in map_cells(cell, wanted, jobs):
+        settings = found.setdefault((row["case"], row["epsilon"]), {})
+        settings.setdefault((row["clip"], row["momentum"]), []).append(row["accuracy"])
+    for (case, epsilon), settings in found.items():
+        means = {each: statistics.fmean(accuracies) for each, accuracies in settings.items()}
+        shown = ", ".join(f"{each}: {mean:.1%}" for each, mean in means.items())
+        print(f"{case}, epsilon {epsilon:g}: {max(means, key=means.__getitem__)} ({shown})")
 
 
 def shown(values: Sequence[float], *, signed: bool = False) -> str:
@@ -148,26 +158,26 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--tune", action="store_true", help="search the clipping norm on development seeds instead")
+    parser.add_argument("--tune", action="store_true", help="search the settings on development seeds instead")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "private_training")
     given, started = parser.parse_args(), time.perf_counter()
     if given.tune:
-        tune(given.jobs)
+        tune(given.cases, given.jobs)
         return
     wanted = [
-        *((case, NONE, 0.0, 0.0, seed) for case in given.cases for seed in given.seeds),
+        *((case, NONE, 0.0, *CHOSEN[case][0.0], seed) for case in given.cases for seed in given.seeds),
         *(
-            (case, way, epsilon, CHOSEN[case][epsilon], seed)
+            (case, way, epsilon, *CHOSEN[case][epsilon], seed)
             for case, way, epsilon, seed in itertools.product(given.cases, WAYS, EPSILONS, given.seeds)
         ),
     ]
-    rows = run(wanted, given.jobs)
+    rows = map_cells(cell, wanted, given.jobs)
     remarks = (
         "Accuracy in %, differences in points, paired by seed, with 95 % confidence intervals. MLP with 64 hidden "
         "units, 10 local steps, 30 rounds, alpha 0.5, everyone takes part; epsilon zero-out (replace-one), delta 1e-5. "
         "*Central*: discrete Gaussian noise on the sum, float32 updates. *MSE*: predicted, over continuous Gaussian "
         "noise. "
-        f"Clipping norms were chosen on seeds {', '.join(map(str, TUNING_SEEDS))}."
+        f"Clipping norm and server momentum were chosen on seeds {', '.join(map(str, TUNING_SEEDS))}."
     )
     print(write(given.out, table(rows), remarks, rows, time.perf_counter() - started))
 

@@ -71,6 +71,7 @@ def test_drop_outs_and_the_corrupt_are_made_up_for_with_more_noise():
     ("changes", "seen"),
     [
         ({"mode": "mode1"}, "Mode1 judges clients one by one"),
+        ({"mode": "mode1", "privacy": {"epsilon": 8.0, "mechanism": "local"}}, "with local noise none does"),
         ({"max_norm": 1.0}, r"max_norm=1\.0"),
         ({"server_optimizer": "scaffold"}, "Scaffold has clients tell"),
         ({"codec": "int8"}, "codec='int8' as well"),
@@ -81,6 +82,15 @@ def test_drop_outs_and_the_corrupt_are_made_up_for_with_more_noise():
 def test_what_private_sums_cannot_give_is_refused(changes, seen):
     with pytest.raises(InvalidValueError, match=seen):
         matl.simulate(**{**SMALL, "privacy": {"epsilon": 8.0}, **changes})
+
+
+def test_noise_of_each_clients_own_lets_the_judge_see_and_name_every_one():
+    attacked = {"privacy": {"epsilon": 500.0, "mechanism": "local", "clip": 0.5}, "clients": 40, "byzantine": 0.2}
+    attacked |= {"attack": "sign_flip", "rounds": 5}
+    result = matl.simulate(**{**SMALL, **attacked, "mode": "mode0"})
+    assert (result.tpr, result.fpr < 0.1) == (1.0, True)
+    median, mean = (matl.simulate(**{**SMALL, **attacked, "aggregator": rule}) for rule in ("median", "mean"))
+    assert not np.array_equal(median.params, mean.params)
 
 
 def test_a_robust_rule_over_one_sum_is_refused():

@@ -61,7 +61,7 @@ WAYS = (
         Visibility.CLEAR,
         Kind.LOCAL,
         "the server sees every update, with all of the noise in each",
-        "every mode and rule, all of them covered",
+        "Mode 0 and every rule, all of them covered",
         judged=True,
     ),
     Way(

@@ -19,7 +19,7 @@ from matl.learning.server import SERVER_OPTIMIZERS, ServerOptimizer, StatefulOpt
 from matl.learning.tasks import TASKS, Task
 from matl.modes import MODES, Plain
 from matl.privacy.groups import count_groups
-from matl.privacy.planner import Plan
+from matl.privacy.planner import Kind, Plan
 from matl.records import Mode
 from matl.simulation.config import RunConfig, Spec
 from matl.simulation.engine import Simulation
@@ -218,7 +218,8 @@ def _plain(config: RunConfig, spec: Spec, population: Population, oracle: Oracle
     options: Mapping[str, Any] = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
     bound = float(options.get("bound", max(len(population.malicious), 1) / clients))
     cohort = max(1, round(config.participation * clients))
-    if config.privacy is not None:  # what is seen are groups, of which every malicious client may spoil one
+    # What is seen are groups, of which every malicious client may spoil one.
+    if config.privacy is not None and config.privacy.mechanism != Kind.LOCAL:
         size = config.privacy.group_size
         units = 1 if size is None else count_groups(cohort, size)
         bound = 0.0 if units == 1 else bound * cohort / units

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from matl.aggregators import Mean
 from matl.errors import InvalidValueError
-from matl.modes import Plain
+from matl.modes import Mode1, Plain
 from matl.privacy.accounting import Adjacency
 from matl.privacy.clipping import AdaptiveClip
 from matl.privacy.mechanism import Central, Distributed, Local, Mechanism
@@ -100,6 +100,8 @@ def private_channel(
     planned = plan(config.demand(clients, cohort, words, rounds))
     mechanism, shares = _mechanism(planned, words), planned.shares
     size = None if shares is None or config.group_size is None else shares.members
+    if planned.demand.kind is Kind.LOCAL:
+        size = 1
     return Private(mechanism, size, config.masks, config.adaptive), planned
 
 
@@ -121,10 +123,20 @@ def check_judge(privacy: PrivacyConfig, mode: Mode) -> None:
     InvalidValueError
         It does not.
     """
+    if privacy.mechanism == Kind.LOCAL:
+        # What is done with updates that are private already costs nothing more. But Mode 1 expects of honest clients
+        # what its shadows do, and these add no noise: it would accuse everybody.
+        if isinstance(mode, Mode1):
+            raise InvalidValueError(
+                "Mode1 judges clients by how honest updates look without noise, and with local noise none does; use "
+                "mode0, or mode plain and a robust rule"
+            )
+        return
     if not isinstance(mode, Plain):
         raise InvalidValueError(
             f"{type(mode).__name__} judges clients one by one over rounds, and private sums show none of them; use "
-            "mode plain with privacy, and a robust rule where it has a group_size"
+            "mode plain with privacy, and a robust rule where it has a group_size; or let every client add all of the "
+            "noise (privacy.mechanism=local), after which mode0 and any rule may judge"
         )
     if privacy.group_size is None and not isinstance(mode.aggregator, Mean):
         raise InvalidValueError(

@@ -234,7 +234,8 @@ class Private(Channel):
     mechanism : Mechanism
         Who adds noise, and how much.
     group_size : int or None
-        Fewest clients of a group; every group's sum has to have noise enough for itself. ``None`` for one sum of all.
+        Fewest clients of a group; every group's sum has to have noise enough for itself. ``None`` for one sum of all;
+        1 for noise of each client's own, after which the judge may see every one.
     masks : bool
         Whether the sum is computed by secure aggregation, keys, shares, masks and all, as in a network; otherwise what
         that computes, the sum modulo M of those who stayed, is computed without it. The sums are the same.
@@ -275,7 +276,8 @@ class Private(Channel):
     @property
     def visibility(self) -> Visibility:  # type: ignore[override] # a constant elsewhere
         """See `Channel.visibility`."""
-        return Visibility.SUMMED if self.group_size is None else Visibility.GROUPED
+        seen = {None: Visibility.SUMMED, 1: Visibility.CLEAR}
+        return seen.get(self.group_size, Visibility.GROUPED)
 
     @property
     def codec(self) -> str:
@@ -332,7 +334,10 @@ class Private(Channel):
         """See `Channel.units`; the mean of every group that has survivors enough, made of its private sum."""
         sent: Mapping[str, NDArray[Any]] = dict(zip(clients, rows, strict=True))
         began = [*clients, *silent]
-        groups = draw_groups(began, min(len(began), self.group_size or len(began)), seed)
+        if self.group_size == 1:
+            groups = tuple(Unit.of(client) for client in clients)
+        else:
+            groups = draw_groups(began, min(len(began), self.group_size or len(began)), seed)
         words = None if key is None else Words(key)
         units, means, within = [], [], 0.0
         for group in groups:
