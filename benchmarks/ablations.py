@@ -95,6 +95,7 @@ VARIANTS: dict[str, Variant] = {
     "no norm": Variant({"bars": {"norm": OFF}}),
     "no turn": Variant({"turn_bar": OFF}),
     "no collusion": Variant({"collusion_bar": 1 - 1e-9}),
+    "no campaign": Variant({"campaign_bar": OFF}),
     "40 shadows": Variant({"shadows": 40}),
     "no shadows: raw PoGQ": Variant(aggregator="raw_pogq"),
     "root of 50": Variant(root_size=50),

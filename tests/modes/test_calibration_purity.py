@@ -14,7 +14,7 @@ from matl.state import pack
 from matl.trust.levels import DRIFT_COHORT
 
 N, FEW, ROUNDS = 20, DRIFT_COHORT - 1, 5  # in the fifth round there is a past to turn from
-PEER_BASED = {"collusion", "strongest", "suspicion", "tcdm", "trust", "trust_low", "trust_high", "share"}
+PEER_BASED = {"collusion", "campaign", "strongest", "suspicion", "tcdm", "trust", "trust_low", "trust_high", "share"}
 """Channels of Mode 1 that depend on other clients, by their definition; every other one must not, in cohorts too small
 for a drift (`matl.trust.levels.drift`), which is the one thing that clients as a whole may move, and only downwards."""
 CALIBRATION = ("shadow_scores", "shadow_mix", "shadow_past")

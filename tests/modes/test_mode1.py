@@ -174,6 +174,27 @@ def test_copies_are_heard_by_the_collusion_channel():
     assert quarantined(judgements[-1]) == set(range(BAD))
 
 
+def test_a_campaign_is_heard_where_its_clients_are_not(monkeypatch):
+    direction = np.random.default_rng(3).normal(size=TASK.layout.size)
+    direction /= np.linalg.norm(direction)
+
+    def campaigners(updates, t):
+        lengths = np.linalg.norm(updates[:BAD], axis=1, keepdims=True)
+        updates[:BAD] += (0.8 * lengths * direction).astype(np.float32)
+
+    judgements, _, _ = play(campaigners)
+    evidence = [v.evidence for v in judgements[-1].verdicts]
+    assert max(e["campaign"] for e in evidence[BAD:]) < 0.75
+    assert max(e["alien"] for e in evidence) < 1.0
+    assert quarantined(judgements[-1]) == set(range(BAD))
+    reasons = [v.reason for v in judgements[-1].verdicts[:BAD]]
+    assert any("and so do others in the same way" in reason for reason in reasons)
+    mode, clients = world()
+    monkeypatch.setitem(globals(), "world", lambda seed: (replace(mode, campaign_bar=1e9), clients))
+    deaf, _, _ = play(campaigners)
+    assert len(quarantined(deaf[-1])) < BAD - 2
+
+
 def test_the_model_learns_as_if_the_attackers_were_not_there():
     _, clients = world()
     _, _, params = play(sign_flip, rounds=15)
@@ -374,6 +395,7 @@ def test_the_digest_covers_every_constant():
         replace(mode, bars=replace(mode.bars, alien=2.6)),
         replace(mode, turn_bar=9.0),
         replace(mode, collusion_bar=0.8),
+        replace(mode, campaign_bar=4.0),
         replace(mode, bank=replace(mode.bank, limit=4.0)),
         replace(mode, bound=0.4),
         replace(mode, seed=1),

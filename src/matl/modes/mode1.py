@@ -28,6 +28,7 @@ from matl.trust.calibration import (
     sizes_for,
     tail_probability,
 )
+from matl.trust.campaign import MOST_COMPANY, campaign
 from matl.trust.collusion import ORIGINAL, originals
 from matl.trust.composite import Composite
 from matl.trust.consistency import MEMORY, faded, turn, turn_evidence
@@ -53,7 +54,7 @@ from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 5
+_VERSION = 6
 _SKETCH_WIDTH = 512
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
@@ -82,6 +83,7 @@ _FIXED = [
         _FEW,
         _LENIENT,
         ORIGINAL,
+        MOST_COMPANY,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK),
 ]
@@ -118,14 +120,16 @@ class Mode1:
     """Shadow-calibrated attribution, for a validator that owns clean root data; up to 45 % malicious units.
 
     Every round the validator simulates honest clients ("shadows") on its root data and measures clients and shadows
-    alike. Six channels look for evidence; each is stated in units of its own bar, so 1 is where honest behaviour ends:
+    alike. Seven channels look for evidence, each stated in units of its own bar: 1 is where honest behaviour ends.
 
     - *relabelling*: the update needs training under false labels to be explained (`matl.trust.attribution`);
     - *pair*: one class in particular is trained under one false label;
     - *alien*: no training on these classes explains it, honest or not;
     - *norm*: it is far longer than honest training makes it (`matl.trust.norm`);
     - *turn*: it turned against the client's own past (`matl.trust.consistency`);
-    - *collusion*: it agrees with others in what its classes do not explain (`matl.trust.collusion`).
+    - *collusion*: it agrees with others in what its classes do not explain (`matl.trust.collusion`);
+    - *campaign*: it looks alien, less than its own bar would have it, and in the same way as others that do
+      (`matl.trust.campaign`).
 
     The shadows' own updates sent backwards tell how much evidence a sign flip would show this round. Conduct is *good*
     if it stays under what 95 % of them show; where it reaches their median, the first four channels count together
@@ -152,6 +156,8 @@ class Mode1:
         Bar of *turn*, in spreads of the shadows above their median.
     collusion_bar : float
         Bar of *collusion*, a cosine in (0, 1); raised where shadows are close to each other anyway.
+    campaign_bar : float
+        Bar of *campaign*, in spreads of the shadows above their median. Chosen on development seeds 0-4 and 100-119.
     bank : Bank
         How evidence adds up over rounds.
     bound : float
@@ -163,10 +169,10 @@ class Mode1:
 
     Notes
     -----
-    All constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their rate is
-    measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and triggers that
-    the root never shows. Cost per round: K^2 passes over a fold of the root, M local trainings, and O(n d K^2 + n^2 k)
-    for sketches of k numbers.
+    All other constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their
+    rate is measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and
+    triggers that the root never shows and a client hardly teaches. Cost per round: K^2 passes over a fold of the root,
+    M local trainings, and O(n d K^2 + n^2 k) for sketches of k numbers.
     """
 
     oracle: Oracle
@@ -174,6 +180,7 @@ class Mode1:
     bars: LevelBars = field(default_factory=LevelBars)
     turn_bar: float = 8.0
     collusion_bar: float = 0.9
+    campaign_bar: float = 3.0
     bank: Bank = field(default_factory=Bank)
     bound: float = 0.45
     seed: int = 0
@@ -182,20 +189,32 @@ class Mode1:
 
     def __post_init__(self) -> None:
         validate.at_least(20, shadows=self.shadows)
-        validate.positive(turn_bar=self.turn_bar, collusion_bar=self.collusion_bar)
+        validate.positive(turn_bar=self.turn_bar, collusion_bar=self.collusion_bar, campaign_bar=self.campaign_bar)
         validate.fraction(bound=self.bound, collusion_bar=self.collusion_bar)
         validate.non_negative(seed=self.seed)
 
     @property
     def digest(self) -> str:
         """See `matl.records.Mode`."""
-        constants = [self.shadows, asdict(self.bars), self.turn_bar, self.collusion_bar, asdict(self.bank), self.bound]
+        bars = [asdict(self.bars), self.turn_bar, self.collusion_bar, self.campaign_bar]
+        constants = [self.shadows, *bars, asdict(self.bank), self.bound]
         return digest(["mode1", _VERSION, constants, _FIXED, self.seed, self.oracle.digest])
 
     @property
     def channels(self) -> tuple[str, ...]:
         """See `matl.records.Mode`."""
-        return (*LEVELS, "joint", "turn", "collusion", "strongest", "pogq", *COMPONENTS, "suspicion", "share")
+        return (
+            *LEVELS,
+            "joint",
+            "turn",
+            "collusion",
+            "campaign",
+            "strongest",
+            "pogq",
+            *COMPONENTS,
+            "suspicion",
+            "share",
+        )
 
     def init(self, layout: ParamLayout) -> State:
         """See `matl.records.Mode`."""
@@ -340,6 +359,7 @@ class Mode1:
         # on as before and they came to it.
         copied = originals(agreement.alike, turned)
         colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
+        alien = levels.evidence[:, LEVELS.index("alien")]
         findings = Findings(
             clients,
             seen.simulated.atoms.pairs,
@@ -352,6 +372,7 @@ class Mode1:
             agreement,
             copied,
             colluding,
+            campaign(clients.residuals, shadows.residuals, alien, agreement.alike, copied, self.campaign_bar),
         )
         turns_of_shadows = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         mix = np.ascontiguousarray(shadow_mix, np.float32)

@@ -9,10 +9,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from matl.trust.campaign import Campaign
 from matl.trust.collusion import closeness, collusion, collusion_bar, likeness
 from matl.trust.levels import FIGURES, LEVELS, PAIR_OFFSET, Levels
 from matl.trust.reasons import (
     alien_reason,
+    campaign_reason,
     collusion_reason,
     norm_reason,
     pair_reason,
@@ -94,6 +96,8 @@ class Findings:
         Who is copied by those that it is close to (`matl.trust.collusion.originals`).
     collusion : float64 array of shape (n,)
         Collusion evidence.
+    campaign : Campaign
+        What each has in common with those that look alien, and campaign evidence.
     """
 
     clients: View
@@ -107,12 +111,13 @@ class Findings:
     agreement: Agreement
     copied: NDArray[np.bool_]
     collusion: Float64
+    campaign: Campaign
 
     @cached_property
     def channels(self) -> dict[str, Float64]:
         """Evidence of each channel in units of its bar."""
         named = {name: self.levels.evidence[:, index] for index, name in enumerate(LEVELS)}
-        return {**named, "turn": self.turn, "collusion": self.collusion}
+        return {**named, "turn": self.turn, "collusion": self.collusion, "campaign": self.campaign.evidence}
 
     @cached_property
     def strongest(self) -> Float64:
@@ -122,7 +127,7 @@ class Findings:
         """
         like_flipped = self.levels.joint >= np.median(self.levels.flipped, axis=1)
         levels = np.where(like_flipped, self.levels.joint, self.levels.evidence.max(axis=1))
-        return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion]), axis=0))
+        return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion, self.campaign.evidence]), axis=0))
 
     @property
     def good(self) -> NDArray[np.bool_]:
@@ -160,5 +165,7 @@ class Findings:
                 return norm_reason(seen["log_norm"], usual["log_norm"])
             case "turn":
                 return turn_reason(float(self.turned[i]), self.usual_turn)
-            case _:
+            case "collusion":
                 return collusion_reason(float(self.agreement.mean[i]), self.agreement.bar)
+            case _:
+                return campaign_reason(float(self.campaign.shared[i]), self.campaign.usual)

@@ -63,7 +63,8 @@ class LevelBars:
 
     Chosen on development seeds 0-4. After 30 rounds without attack none of 200 clients was in quarantine on MNIST (two
     seeds at label skew .5, two at .1), and 7 of 500 on digits, where a client holds 27 samples and `Levels.over` raises
-    the bars. A stealth backdoor shows in *alien* alone: the higher that bar, the more runs it comes through in.
+    the bars. A stealth backdoor shows in *alien* alone, and below its bar where many teach it a little
+    (`matl.trust.campaign`).
 
     Parameters
     ----------

@@ -7,7 +7,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["alien_reason", "collusion_reason", "norm_reason", "pair_reason", "relabelling_reason", "turn_reason"]
+__all__ = [
+    "alien_reason",
+    "campaign_reason",
+    "collusion_reason",
+    "norm_reason",
+    "pair_reason",
+    "relabelling_reason",
+    "turn_reason",
+]
 
 
 def relabelling_reason(
@@ -100,4 +108,19 @@ def collusion_reason(agreement: float, bar: float) -> str:
     return (
         f"moves as one with others: cosine {agreement:.2f} to its nearest neighbours beyond what classes explain "
         f"(bar {bar:.2f})"
+    )
+
+
+def campaign_reason(shared: float, usual: float) -> str:
+    """Cosine of the residual to what the alien others have in common, and the level 95 % of shadows stay under.
+
+    Examples
+    --------
+    >>> campaign_reason(0.82, 0.17)
+    'looks like no training on these classes, and so do others in the same way: cosine 0.82 to what they have in common
+    (95 % of simulated honest clients stay under 0.17)'
+    """
+    return (
+        f"looks like no training on these classes, and so do others in the same way: cosine {shared:.2f} to what they "
+        f"have in common (95 % of simulated honest clients stay under {usual:.2f})"
     )
