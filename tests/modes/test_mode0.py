@@ -10,7 +10,7 @@ import pytest
 from matl.aggregators import FLTrust, Mean, RawPoGQ
 from matl.errors import InvalidValueError, StateError
 from matl.matrix import UpdateMatrix
-from matl.modes.mode0 import Mode0, _candidates
+from matl.modes.mode0 import Mode0, _candidates, _heard
 from matl.params import ParamLayout
 from matl.records import Cohort, Judgement, Status
 from matl.state import State, pack, unpack
@@ -123,11 +123,31 @@ def test_copies_have_no_say_in_the_common_direction():
     assert state["centre"] == pytest.approx(unit_rows(sketches[6:].sum(axis=0)), abs=1e-5)
 
 
+def test_sign_flippers_are_quarantined_where_honest_clients_have_little_in_common():
+    """Clients hold much of one of ten classes and some of another; two classes have cosine -0.05."""
+    n, f, mode = 40, 13, Mode0()
+    first, classes = np.arange(n), np.linalg.cholesky(1.05 * np.eye(10) - 0.05) @ np.eye(10, D)
+    own = classes[first % 10] + 0.5 * classes[(first + 1 + first // 10) % 10]
+    own[:f] *= -1
+    state = mode.init(LAYOUT)
+    for number in range(5):
+        X = own + 0.03 * np.random.default_rng(number).normal(size=(n, D))
+        judgement, state = mode.judge(cohort(X.astype(np.float32), number), state)
+    assert statuses(judgement) == ["quarantined"] * f + ["accepted"] * (n - f)
+
+
 def test_the_common_direction_is_set_by_known_clients_in_good_standing_while_they_are_half():
     trusted, known = np.array([1, 1, 1, 1, 1, 0], bool), np.array([1, 1, 1, 0, 0, 1], bool)
     assert _candidates(trusted, known).tolist() == (trusted & known).tolist()
     assert _candidates(trusted, np.zeros(6, bool)).tolist() == trusted.tolist()
     assert _candidates(np.zeros(6, bool), known).all(), "somebody has to"
+
+
+def test_whoever_is_excluded_is_not_heard_unless_too_few_would_be_left():
+    candidates, excluded = np.array([1, 1, 1, 1, 1, 0], bool), np.array([1, 0, 0, 0, 0, 0], bool)
+    assert _heard(candidates, excluded).tolist() == (candidates & ~excluded).tolist()
+    excluded[1] = True
+    assert _heard(candidates, excluded).tolist() == candidates.tolist()
 
 
 def test_there_is_no_opinion_in_the_first_rounds():

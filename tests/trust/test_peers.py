@@ -20,6 +20,14 @@ def spread(n: int, pull: float, seed: int = 0) -> np.ndarray:
     return peers.unit_rows(own + pull * np.eye(1, WIDTH))
 
 
+def skewed(n: int = 40, classes: int = 10, seed: int = 0) -> np.ndarray:
+    """Histories of clients that hold much of one class and some of another; two classes have cosine -0.05."""
+    kinds = np.linalg.cholesky(1.05 * np.eye(classes) - 0.05) @ np.eye(classes, WIDTH)
+    first = np.arange(n)
+    mix = np.eye(classes)[first % classes] + 0.5 * np.eye(classes)[(first + 1 + first // classes) % classes]
+    return peers.unit_rows(mix @ kinds + 0.02 * np.random.default_rng(seed).normal(size=(n, WIDTH)))
+
+
 def everyone(histories: np.ndarray, size: int) -> peers.Agreement:
     n = len(histories)
     return peers.agreement(histories, np.full(n, True), np.full(n, np.nan), size)
@@ -60,6 +68,60 @@ def test_a_minority_of_copies_does_not_become_the_common_direction():
     found = everyone(histories, 20)
     assert not found.reference[:10].any()
     assert found.centre[0] > 0.4
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_flips_its_sign_contradicts_those_that_hold_the_same_classes(seed):
+    histories, liars = skewed(seed=seed), np.zeros(40, bool)
+    assert not peers.contradicted(histories, 13).any()
+    assert np.median(histories @ histories.T) < 0, "honest clients must disagree, or this test shows nothing"
+    liars[np.random.default_rng(seed).permutation(40)[:13]] = True
+    histories[liars] *= -1
+    assert everyone(histories, 27).reference[liars].sum() >= 4, "votes must be captured, or this test shows nothing"
+    cosines = histories @ histories.T
+    outvoted = (cosines < -peers.CLEAR).sum(axis=1) > (cosines > peers.CLEAR).sum(axis=1) - 1
+    assert (outvoted != liars).any(), "some class must have more liars than others, or counting ties would do"
+    assert peers.contradicted(histories, 13).tolist() == liars.tolist()
+
+
+def test_copies_that_pull_back_are_the_smaller_side_however_many_they_contradict():
+    """Some honest clients are tied to more copies than to peers."""
+    histories, liars = skewed(), np.arange(40) < 13
+    histories[liars] = -peers.unit_rows(histories[13:].sum(axis=0))
+    cosines = histories @ histories.T
+    against = (cosines < -peers.CLEAR)[:, liars].sum(axis=1)
+    assert (against > (cosines > peers.CLEAR).sum(axis=1))[13:].any(), "counting ties must fail, or this shows nothing"
+    assert peers.contradicted(histories, 13).tolist() == liars.tolist()
+
+
+def test_the_smaller_side_of_every_class_is_named():
+    """Each class is a world of its own here: liars must be outvoted within it."""
+    kinds = np.repeat(np.eye(4, WIDTH), 5, axis=0)
+    liars = np.isin(np.arange(20), [0, 1, 8, 9, 10, 12, 17, 18])
+    kinds[liars] *= -1
+    assert peers.contradicted(kinds, 8).tolist() == liars.tolist()
+
+
+def test_a_smaller_side_of_more_than_may_be_malicious_is_how_the_data_fall():
+    """Two classes, and clients that hold nearly only one of them: what helps one hurts the other."""
+    histories = np.repeat([1.0, -1.0], [9, 6])[:, None] * np.eye(1, WIDTH)
+    assert peers.contradicted(histories, 6).sum() == 6
+    assert not peers.contradicted(histories, 5).any()
+
+
+def test_there_is_no_smaller_side_of_two_halves_of_copies_of_noise_or_of_silence():
+    halves = np.repeat([1.0, -1.0], 8)[:, None] * np.eye(1, WIDTH)
+    copies = skewed()
+    copies[:13] = copies[0]
+    noise = peers.unit_rows(np.random.default_rng(6).normal(size=(30, 2048)))
+    for histories in (halves, copies, noise, np.zeros((6, WIDTH))):
+        assert not peers.contradicted(histories, len(histories)).any()
+
+
+def test_a_dispute_that_two_sides_do_not_explain_names_nobody():
+    """Three kinds of clients, each against the other two."""
+    kinds = np.array([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])
+    assert not peers.contradicted(np.repeat(kinds, [6, 5, 4], axis=0), 15).any()
 
 
 def test_the_ranking_of_the_last_round_decides_where_two_groups_are_as_large():

@@ -29,7 +29,10 @@ _CHANNELS = ("direction", "consistency", "collusion", "norm")
 _SUSPECTED = 0.8  # of the bar: from here a client is suspected, and counts half
 _HALF = 0.5
 _LONGEST = 100.0  # times the median norm: longer rows are cut to it, or one client could overflow the rule's arithmetic
-_CONSTANTS = ("KAPPA", "PULL_BAR", "TURN_BAR", "COPY_BAR", "NORM_BAR", "LEAST_ROUNDS", "MEMORY", "FADE", "FORGOTTEN")
+_CONSTANTS = (
+    *("KAPPA", "PULL_BAR", "TURN_BAR", "COPY_BAR", "NORM_BAR", "CLEAR", "BROKEN"),
+    *("LEAST_ROUNDS", "MEMORY", "FADE", "FORGOTTEN"),
+)
 
 
 @dataclass(frozen=True)
@@ -234,12 +237,12 @@ def _examine(book: PeerBook, rows: NDArray[np.intp], tolerated: int) -> _Finding
     seen, ranking = book.seen[rows], book.cosines[rows]
     size = len(rows) - tolerated
     veterans = seen >= peers.LEAST_ROUNDS
-    candidates = _candidates(book.suspicion[rows] == 0.0, veterans)
+    candidates = _heard(_candidates(book.suspicion[rows] == 0.0, veterans), peers.contradicted(histories, tolerated))
     found = peers.agreement(histories, candidates, ranking, size)
     collusion, copies, copy_bar = peers.collusion_evidence(histories, found.centre)
-    if (collusion > 1.0).any() and (candidates & (collusion <= 1.0)).sum() >= peers.LEAST_COHORT:
+    if (collusion > 1.0).any():
         # Copies have one opinion between them; they do not get to define the common direction.
-        found = peers.agreement(histories, candidates & (collusion <= 1.0), ranking, size)
+        found = peers.agreement(histories, _heard(candidates, collusion > 1.0), ranking, size)
     direction, direction_bar = peers.direction_evidence(found)
     agreeing, ratios = peers.faded_mean(book.agreeing[rows]), peers.faded_mean(book.lengths[rows])
     consistency, consistency_bar = peers.consistency_evidence(agreeing)
@@ -260,6 +263,12 @@ def _candidates(trusted: Mask, veterans: Mask) -> Mask:
         if mask.sum() >= max(len(mask) / 2, 1):
             return mask
     return trusted if trusted.sum() >= peers.LEAST_COHORT else np.ones_like(trusted)
+
+
+def _heard(candidates: Mask, excluded: Mask) -> Mask:
+    """The candidates who are not excluded, while they are enough to define a direction."""
+    rest = candidates & ~excluded
+    return rest if rest.sum() >= peers.LEAST_COHORT else candidates
 
 
 def _reason(book: PeerBook, row: int, i: int, findings: _Findings) -> str:
