@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-private-attack bench-secagg bench-privacy-figures bench-noise gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-private-attack bench-secagg bench-privacy-figures bench-noise bench-service soak crash fuzz api api-check gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,26 @@ bench-privacy-figures: $(VENV)/.dev ## Make the figures of the privacy document 
 
 bench-noise: $(VENV)/.run ## Measure how long noise and private encoding take, up to one in a thousand; minutes
 	@$(BIN)/python benchmarks/noise_latency.py $(ARGS)
+
+bench-service: $(VENV)/.dev $(FLOWER_VENV)/.installed ## Compare rounds per second with a Flower SuperLink deployment of the same task; takes minutes
+	@$(BIN)/python benchmarks/service.py --flower $(FLOWER_VENV)/bin $(ARGS)
+
+soak: $(VENV)/.dev ## Send 1,000 clients through 20 rounds over HTTP and gRPC, and count every update; a quarter of an hour
+	@$(BIN)/python benchmarks/soak.py $(ARGS)
+
+crash: $(VENV)/.dev ## Kill a coordinator 200 times under load, on SQLite and PostgreSQL, and check what is left; half an hour
+	@$(BIN)/python benchmarks/crash.py $(ARGS)
+
+fuzz: $(VENV)/.dev ## Throw bytes at every decoder, guided by coverage; half an hour. ARGS="--seconds 60" for longer
+	@$(PIP) install --constraint constraints.txt atheris
+	@$(BIN)/python -m tests.fuzz.run_atheris $(ARGS)
+
+api: $(VENV)/.dev ## Write the interface documents under docs/api/ anew
+	@$(BIN)/python -m matl.coordinator.interface --write docs/api
+
+api-check: $(VENV)/.dev ## Check that the documents under docs/api/ are what the coordinator serves, over gRPC too
+	@$(BIN)/python -m matl.coordinator.interface --check docs/api
+	@$(BIN)/python proto/generate.py --check
 
 gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md
 	@$(BIN)/python benchmarks/gpu_report.py

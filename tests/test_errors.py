@@ -27,6 +27,7 @@ ONE_OF_EACH = [
     errors.AggregationAborted("too few"),
     errors.AttestationError("nonce", "another nonce"),
     errors.RunInterrupted("stopped", directory="runs/a"),
+    errors.ServiceError("rate", "too many", retry_after=2.0),
 ]
 
 

@@ -135,6 +135,9 @@ def foreign_array(*header):
         foreign_array("<f4", [2**63, 0], b""),
         foreign_array("<f4", [1] * 70, b"1234"),
         foreign_array("<f4", 1, b"1234"),
+        foreign_array("<f4", ["x", 2**62], b"1234"),
+        foreign_array("<f4", [[1], 2**30, 2**30], b"1234"),
+        foreign_array("<f4", [True], b"1234"),
         foreign_array("<f4", [1], "1234"),
         foreign_array("<f4", [1]),
         foreign_array("<f3", [1], b"123"),
@@ -145,6 +148,9 @@ def foreign_array(*header):
         foreign_array("f4,(", [1], b"1234"),
         foreign_array({"names": ["a"]}, [1], b"1234"),
         foreign_array(None, [1], b"12345678"),
+        b"\x81\xa1a" * 102 + b"\xc0",
+        b"\x81\xa1a" + b"\x91" * 1000 + b"\xc0",
+        b"\x81\xa1a" * 1000 + b"\xc0",
         {"not": "bytes"},
     ],
     ids=repr,
@@ -152,6 +158,15 @@ def foreign_array(*header):
 def test_damaged_or_foreign_bytes_are_refused(data):
     with pytest.raises(StateError, match=r"state cannot be read: ."):
         state.unpack(data)
+
+
+def test_what_nests_too_deep_is_not_packed():
+    deep = {}
+    for _ in range(100):
+        deep = {"a": deep}
+    assert state.unpack(state.pack(deep)) == deep
+    with pytest.raises(StateError, match="nested deeper than 100"):
+        state.pack({"a": {"a": deep}})
 
 
 @given(st.binary(max_size=60))

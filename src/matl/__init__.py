@@ -15,8 +15,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from matl.version import VERSION
+
 if TYPE_CHECKING:
     from matl import aggregators, attacks, testing
+    from matl.client import AsyncMATLClient, MATLClient
     from matl.learning.datasets import Dataset, read_csv, read_parquet
     from matl.learning.local import LocalTraining, train_locally
     from matl.learning.oracle import RootOracle
@@ -28,16 +31,20 @@ if TYPE_CHECKING:
     from matl.params import ParamLayout
     from matl.records import Cohort, Judgement, Status, Verdict
     from matl.simulation import RunResult, federate, simulate
+    from matl.validator import MATLValidator
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
+    "AsyncMATLClient": "matl.client",
     "CNNTask": "matl.learning.tasks",
     "Cohort": "matl.records",
     "Dataset": "matl.learning.datasets",
     "FederatedData": "matl.learning.partition",
     "Judgement": "matl.records",
     "LocalTraining": "matl.learning.local",
+    "MATLClient": "matl.client",
+    "MATLValidator": "matl.validator",
     "MLPTask": "matl.learning.tasks",
     "Mode0": "matl.modes.mode0",
     "Mode1": "matl.modes.mode1",
@@ -60,12 +67,15 @@ _HOMES = {
 _ROOMS = ("aggregators", "attacks", "testing")
 
 __all__ = [
+    "AsyncMATLClient",
     "CNNTask",
     "Cohort",
     "Dataset",
     "FederatedData",
     "Judgement",
     "LocalTraining",
+    "MATLClient",
+    "MATLValidator",
     "MLPTask",
     "Mode0",
     "Mode1",

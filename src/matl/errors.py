@@ -20,6 +20,7 @@
     ├── UndecidedError                     a judge cannot decide a round; the round fails, the run goes on
     ├── ProtocolError                      a peer broke a protocol: its message is malformed, forged or out of turn
     ├── AttestationError                   evidence does not prove what a policy asks for
+    ├── ServiceError                       a coordinator or an oracle refuses a request, or cannot be reached
     ├── AggregationAborted                 too few clients are left for a secure aggregation; nothing was revealed
     └── RunInterrupted                     the user stopped a run; it can be resumed
 
@@ -49,6 +50,7 @@ __all__ = [
     "MissingExtraError",
     "ProtocolError",
     "RunInterrupted",
+    "ServiceError",
     "StateError",
     "StorageError",
     "UndecidedError",
@@ -181,6 +183,26 @@ class AttestationError(MatlError):
 
     def __init__(self, code: str, message: str) -> None:
         self.code = code
+        super().__init__(message)
+
+
+class ServiceError(MatlError):
+    """A coordinator or an oracle refuses a request, or cannot be reached.
+
+    Parameters
+    ----------
+    code : str
+        What is wrong, one of `matl.protocol.problems.Code`.
+    message : str
+        The same in words.
+    reason : str
+        Stable short name of the cause, such as a rejection's code; the code itself if not given.
+    retry_after : float, optional
+        Seconds after which it may be tried again.
+    """
+
+    def __init__(self, code: str, message: str, *, reason: str = "", retry_after: float | None = None) -> None:
+        self.code, self.reason, self.retry_after = code, reason or code, retry_after
         super().__init__(message)
 
 

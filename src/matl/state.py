@@ -22,6 +22,7 @@ __all__ = ["State", "digest", "pack", "unpack"]
 State: TypeAlias = dict[str, Any]
 
 _NDARRAY = 1  # msgpack extension code for an array
+_DEEPEST = 100  # dictionaries and lists in each other; ours have less than ten
 _ALLOWED_KINDS = "biufU"  # booleans, integers, floats, text; never objects
 
 
@@ -84,16 +85,18 @@ def _sorted(value: Any) -> Any:
     return value
 
 
-def _check(value: Any) -> None:
+def _check(value: Any, depth: int = _DEEPEST) -> None:
     """Refuse what msgpack takes but a state may not hold; what is packed can then always be read again."""
+    if depth < 0:
+        raise ValueError(f"nested deeper than {_DEEPEST}")
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise TypeError(f"keys must be text, got {key!r}")
-            _check(item)
+            _check(item, depth - 1)
     elif isinstance(value, list):
         for item in value:
-            _check(item)
+            _check(item, depth - 1)
     elif isinstance(value, msgpack.Timestamp | msgpack.ExtType):
         raise TypeError(f"{type(value).__name__} cannot be stored")
 
@@ -118,6 +121,8 @@ def _decode(code: int, data: bytes) -> Any:
     if not re.fullmatch(f"[<|][{_ALLOWED_KINDS}][0-9]+", dtype_text):
         raise ValueError(f"array of dtype {dtype_text!r} is not allowed")
     dtype = np.dtype(dtype_text)
+    if not (isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)):
+        raise ValueError(f"array of shape {str(shape)[:80]} is not allowed")  # a product with text can fill the memory
     if len(raw) != dtype.itemsize * math.prod(shape):
         raise ValueError(f"array of shape {shape} does not match its {len(raw)} bytes")
     return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()

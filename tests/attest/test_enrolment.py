@@ -310,6 +310,7 @@ def test_the_state_is_plain_data():
         {"version": 1, "identities": [{"client_id": "a", "key": b"x", "enrolled_at": 0}], "invitations": []},
         {"version": 1, "identities": [None], "invitations": []},
         {"version": 1, "identities": [], "invitations": [{}]},
+        {"version": 1, "identities": [], "invitations": [{"hash": [], "expires_at": 0}]},
         {"version": 1, "identities": []},
     ],
 )

@@ -174,6 +174,7 @@ def test_a_floor_does_not_fall_to_what_was_restored_below_it():
         {"version": 1, "seen": [], "floors": {}},
         {"version": 1, "seen": {"a": {"n": "x"}}, "floors": {}},
         {"version": 1, "seen": {"a": None}, "floors": {}},
+        {"version": 1, "seen": {"a": {"n": float("inf")}}, "floors": {}},
         {"version": 1, "seen": {}},
     ],
 )

@@ -120,6 +120,7 @@ def test_the_state_is_plain_data(issued):
         {"version": 1, "tokens": [{"scope": "god"}]},
         {"version": 1, "tokens": [{"scope": 3}]},
         {"version": 1, "tokens": None},
+        {"version": 1, "tokens": [{"name": "c", "scope": "admin", "hash": [], "created_at": 0, "expires_at": 0}]},
     ],
 )
 def test_another_state_is_refused(state):

@@ -339,9 +339,9 @@ class Roster:
                 raise ValueError(f"version {state['version']}, this library reads {_VERSION}")
             identities = [Identity(**{**row, "key": PublicKey(row["key"])}) for row in state["identities"]]
             invitations = [Invitation(**row) for row in state["invitations"]]
+            return cls({each.client_id: each for each in identities}, {each.hash: each for each in invitations})
         except (KeyError, TypeError, ValueError, ProtocolError) as error:
             raise StateError(f"the roster cannot be read: {error!r}") from error
-        return cls({each.client_id: each for each in identities}, {each.hash: each for each in invitations})
 
     def _invitation(self, text: EnrolmentText, known: Identity | None, now: datetime) -> Invitation:
         """The invitation that lets a client in."""

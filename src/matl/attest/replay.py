@@ -112,7 +112,7 @@ class ReplayCache:
                 raise ValueError(f"version {state['version']}, this library reads {_VERSION}")
             seen = {str(client): _times(nonces) for client, nonces in state["seen"].items()}
             floors = _times(state["floors"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise StateError(f"the replay cache cannot be read: {error!r}") from error
         with self._lock:
             for client, nonces in seen.items():

@@ -164,9 +164,9 @@ class Tokens:
             if state["version"] != _VERSION:
                 raise ValueError(f"version {state['version']}, this library reads {_VERSION}")
             rows = [OperatorToken(**{**row, "scope": Scope[row["scope"].upper()]}) for row in state["tokens"]]
+            return cls({token.hash: token for token in rows})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StateError(f"the operators' tokens cannot be read: {error!r}") from error
-        return cls({token.hash: token for token in rows})
 
     def _of(self, token_id: str) -> OperatorToken:
         known = {token.id: token for token in self.tokens.values()}

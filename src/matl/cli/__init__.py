@@ -9,18 +9,25 @@ from typing import Annotated
 import typer
 
 import matl
+from matl.cli.backup import backup, restore
 from matl.cli.campaign import run_campaign
 from matl.cli.catalogue import catalogue
 from matl.cli.compare import compare_rules
 from matl.cli.console import stderr, write
+from matl.cli.db import database
 from matl.cli.doctor import doctor
 from matl.cli.exit_codes import ExitCode, exit_code
+from matl.cli.invite import invite
 from matl.cli.matrix import attack_matrix
+from matl.cli.oracle import oracle
 from matl.cli.plan import planning
 from matl.cli.report import report
 from matl.cli.run import run
+from matl.cli.serve import serve
 from matl.cli.sweep import sweep_cells
+from matl.cli.token import token
 from matl.cli.tune import tune_settings
+from matl.cli.up import up
 from matl.cli.verify import verify
 from matl.errors import MatlError, RunInterrupted
 from matl.simulation.directory import resume_command
@@ -40,8 +47,16 @@ app.command("matrix")(attack_matrix)
 app.command("campaign")(run_campaign)
 app.command("tune")(tune_settings)
 app.command()(report)
+app.command()(up)
+app.command()(serve)
+app.command()(invite)
+app.add_typer(token, name="token")
+app.command()(backup)
+app.command()(restore)
+app.add_typer(database, name="db")
 app.add_typer(planning, name="plan")
 app.add_typer(verify, name="verify")
+app.add_typer(oracle, name="oracle")
 app.command("list")(catalogue)
 app.command()(doctor)
 

@@ -46,6 +46,23 @@ _EXTRAS = {
     ),
     "codec": (_Extra("zstandard", "the codec int8_zstd"),),
     "attest": (_Extra("dcap-qvl", "quotes of Intel SGX and TDX"),),
+    "client": (
+        _Extra("httpx", "matl.client, and commands that ask a coordinator"),
+        _Extra("websockets", "matl.client over WebSocket"),
+    ),
+    "grpc": (
+        _Extra("grpcio", "gRPC: matl up --grpc-port, and clients over it"),
+        _Extra("protobuf", "the same"),
+    ),
+    "server": (
+        _Extra("fastapi", "matl up, matl serve, matl oracle"),
+        _Extra("uvicorn", "the same"),
+        _Extra("sqlalchemy", "a coordinator's database"),
+        _Extra("alembic", "the same"),
+        _Extra("aiosqlite", "the same in a file"),
+        _Extra("asyncpg", "the same in PostgreSQL"),
+        _Extra("fsspec", "a coordinator's payloads and models"),
+    ),
 }
 _CORE = (
     "cryptography",

@@ -22,6 +22,7 @@ class ExitCode(IntEnum):
     BOUND = 7  # the rule cannot tolerate that many malicious clients
     CELLS_FAILED = 8  # some cells of a sweep or a matrix failed, the others are finished
     WORKERS_LOST = 9  # worker processes were lost; can be resumed
+    SERVICE = 10  # a coordinator or an oracle refused, or cannot be reached
     INTERRUPTED = 130  # stopped by the user; can be resumed
 
 
@@ -29,6 +30,7 @@ _TABLE: tuple[tuple[type[errors.MatlError], ExitCode], ...] = (
     (errors.RunInterrupted, ExitCode.INTERRUPTED),
     (errors.CellsFailedError, ExitCode.CELLS_FAILED),
     (errors.WorkerLostError, ExitCode.WORKERS_LOST),
+    (errors.ServiceError, ExitCode.SERVICE),
     (errors.BoundError, ExitCode.BOUND),
     (errors.StateError, ExitCode.STATE),
     (errors.StorageError, ExitCode.STORAGE),

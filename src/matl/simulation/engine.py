@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from types import MappingProxyType
@@ -32,7 +32,7 @@ from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.state import State
-from matl.workloads import Accepted, Outcome, Sender, TrainingWorkload, changes
+from matl.workloads import Accepted, Encoded, Outcome, Sender, TrainingWorkload, changes
 
 __all__ = ["Charge", "Simulation", "spend_nothing"]
 
@@ -139,7 +139,83 @@ class Simulation:
         def lost(reason: str) -> None:
             sink(Event("workers_lost", run, int(state["workload"]["round"]), {"reason": reason}))
 
-        trainer = Trainer(
+        with threadpool_limits(1), open_fleet(self.trainer, workers, lost) as fleet:
+            while int(state["workload"]["round"]) < self.rounds:
+                report, state = self._step(state, sink, fleet, charge)
+                yield report, state
+
+    def check_remote(self) -> None:
+        """Whether a host elsewhere tells its clients enough for what they do here.
+
+        Raises
+        ------
+        InvalidValueError
+            They would have to know more: what they remember under a stateful algorithm or a codec, or the judge
+            itself for a white-box attack.
+        """
+        if self.attack is not None and self.attack.knowledge is Knowledge.WHITE_BOX:
+            raise InvalidValueError(
+                f"attack {type(self.attack).__name__} rehearses with the judge and its root data, which no coordinator "
+                "tells its clients; choose another attack, or simulate it in one process with matl run"
+            )
+        if isinstance(self.workload.optimizer, StatefulOptimizer):
+            raise InvalidValueError(
+                f"{type(self.workload.optimizer).__name__} has clients remember what the protocol has no place for; "
+                "choose another server optimiser, or simulate it in one process with matl run"
+            )
+        if self.workload.downlink is not None:
+            raise InvalidValueError(
+                "a coordinator sends its models as they are, got a downlink; leave it out, or simulate it with matl run"
+            )
+        channel = self.workload.channel
+        if isinstance(channel, Encoded) and channel.by.feedback:
+            raise InvalidValueError(
+                "a codec with error feedback has clients remember what was lost, of which a coordinator knows nothing; "
+                "choose another codec, or simulate it in one process with matl run"
+            )
+
+    def messages(self, spec: RoundSpec, params: Float32, change: Float32, fleet: Fleet) -> list[tuple[str, Update]]:
+        """What the clients of a round send to a host elsewhere: by client, in order of ids.
+
+        Parameters
+        ----------
+        spec : RoundSpec
+            The round, as its host announced it.
+        params : float32 array of shape (d,)
+            The model that they start from.
+        change : float32 array of shape (d,)
+            How it differs from the one before; zeros in the first round.
+        fleet : Fleet
+            Who trains them.
+
+        Raises
+        ------
+        InvalidValueError
+            See `check_remote`.
+        """
+        self.check_remote()
+        state: State = {"workload": {"params": params}, "change": change}
+        participants = self._staying(self._participants(spec.round), spec.round)
+        updates, _, tampering = self._made(participants, spec, state, fleet)
+        return [(name, message) for name, message, _ in self._sent(updates, participants, spec, state, tampering)]
+
+    @property
+    def senders(self) -> int:
+        """How many clients send something in a round."""
+        return len(self._staying(self._participants(0), 0))
+
+    def noise_key(self, number: int) -> bytes:
+        """What the host's own noise of a round is drawn from, 32 bytes."""
+        return self._key("noise", number)
+
+    def arrival(self, number: int, client: str) -> float:
+        """When the update of a client arrives in a round, in seconds after it opened."""
+        return float(self._arrivals(number)[self._index[client]]) if client in self._index else 0.0
+
+    @property
+    def trainer(self) -> Trainer:
+        """Who trains its clients."""
+        return Trainer(
             clients=self.population.data.clients,
             malicious=self.population.malicious,
             task=self.task,
@@ -147,10 +223,6 @@ class Simulation:
             attack=self.attack,
             seed=self.seed,
         )
-        with threadpool_limits(1), open_fleet(trainer, workers, lost) as fleet:
-            while int(state["workload"]["round"]) < self.rounds:
-                report, state = self._step(state, sink, fleet, charge)
-                yield report, state
 
     def _step(self, state: State, sink: EventSink, fleet: Fleet, charge: Charge) -> tuple[RoundReport, State]:
         started = time.perf_counter()
@@ -159,7 +231,7 @@ class Simulation:
         participants = self._staying(began, spec.round)
         accepted, rejections, memories, residuals = self._collect(participants, spec, state, fleet)
         seed = derive_seed(self.seed, "judge", spec.round)
-        key = self._key("noise", spec.round)
+        key = self.noise_key(spec.round)
         heard = {item.update.client_id for item in accepted}
         silent = [name for name in (self.population.ids[index] for index in began) if name not in heard]
         charge(spec.round, sorted(heard))
@@ -280,13 +352,19 @@ class Simulation:
 
         That is, by row, what their algorithm remembers if their updates count, and, by client, what their codec does.
         """
+        updates, memories, tampering = self._made(participants, spec, state, fleet)
+        accepted, rejections, residuals = self._screened(updates, participants, spec, state, tampering)
+        return accepted, rejections, memories, residuals
+
+    def _made(
+        self, participants: list[int], spec: RoundSpec, state: State, fleet: Fleet
+    ) -> tuple[Float32, Float32 | None, dict[int, Attack]]:
+        """Updates of a round, what their clients may come to remember, and by row who tampers with its message."""
         # A model that an attack drove far out overflows here: a result, and screening refuses what is not finite.
         with np.errstate(over="ignore", invalid="ignore"):
             updates, memories = self._train(participants, spec.round, state, fleet)
             acting, liars = self._poison(updates, participants, spec, state)
-        tampering = {} if acting is None else dict.fromkeys(liars, acting)
-        accepted, rejections, residuals = self._screened(updates, participants, spec, state, tampering)
-        return accepted, rejections, memories, residuals
+        return updates, memories, {} if acting is None else dict.fromkeys(liars, acting)
 
     def _screened(
         self,
@@ -302,18 +380,9 @@ class Simulation:
         rejections: list[Rejection] = []
         residuals: dict[str, State] = {}
         seen: set[str] = set()
-        # Seconds; simulated, a few with a tail.
-        arrivals = stream(self.seed, "network", spec.round).lognormal(1.0, 0.5, size=len(self.population.ids))
-        for row, index in enumerate(participants):
-            name = self.population.ids[index]
-            key = self._key(purpose, spec.round, index) if self.workload.channel.draws else None
-            sender = Sender(name, state.get("residuals", {}).get(name, {}), key)
-            message, kept = self._message(index, updates[row], spec, float(arrivals[index]), sender)
+        for name, message, kept in self._sent(updates, participants, spec, state, tampering, purpose):
             if kept:
                 residuals[name] = kept
-            if row in tampering:
-                tampered = tampering[row].tamper(message, stream(self.seed, "tamper", spec.round, index))
-                message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
             verify = partial(_sent_by, name)
             result = self.workload.screen(message, spec, state["workload"], seen=seen, verify=verify)
             if isinstance(result, Rejection):
@@ -322,6 +391,31 @@ class Simulation:
                 accepted.append(result)
                 seen.add(message.client_id)
         return accepted, rejections, residuals
+
+    def _sent(
+        self,
+        updates: Float32,
+        participants: list[int],
+        spec: RoundSpec,
+        state: State,
+        tampering: Mapping[int, Attack],
+        purpose: str = "channel",
+    ) -> Iterator[tuple[str, Update, State]]:
+        """Of each of a round's clients, who it is, its message, and what its codec keeps."""
+        arrivals = self._arrivals(spec.round)
+        for row, index in enumerate(participants):
+            name = self.population.ids[index]
+            key = self._key(purpose, spec.round, index) if self.workload.channel.draws else None
+            sender = Sender(name, state.get("residuals", {}).get(name, {}), key)
+            message, kept = self._message(index, updates[row], spec, float(arrivals[index]), sender)
+            if row in tampering:
+                tampered = tampering[row].tamper(message, stream(self.seed, "tamper", spec.round, index))
+                message = replace(tampered, received_at=message.received_at)  # the host's clock, not the sender's
+            yield name, message, kept
+
+    def _arrivals(self, number: int) -> NDArray[np.float64]:
+        """Seconds by client; simulated, a few with a tail."""
+        return stream(self.seed, "network", number).lognormal(1.0, 0.5, size=len(self.population.ids))
 
     def _key(self, purpose: str, *path: int) -> bytes:
         """What noise is drawn from. It comes from the run's seed, so that runs can be repeated: it protects nobody."""

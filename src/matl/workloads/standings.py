@@ -1,13 +1,17 @@
-"""What changed for clients from one round to the next, in words for those who watch."""
+"""What a round says of its clients: what changed for them, in words, and how suspicious they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from matl.events import Event
 from matl.records import Status
 
-__all__ = ["changes"]
+__all__ = ["changes", "suspicion"]
+
+_SUMMARY = "strongest"  # evidence in which a judge sums up all others
+_LARGEST = 1e6  # for which receipts have a spelling
 
 
 def changes(
@@ -38,3 +42,28 @@ def changes(
             yield Event("client_quarantined", run, number, {"client": client, "reason": reason})
         elif status is not Status.QUARANTINED and held:
             yield Event("client_released", run, number, {"client": client})
+
+
+def suspicion(evidence: Mapping[str, float], channels: Sequence[str]) -> float | None:
+    """How suspicious a judge finds a client, larger is worse: what it sums up its evidence as, or the largest of it.
+
+    Parameters
+    ----------
+    evidence : mapping of str to float
+        Of the verdict.
+    channels : sequence of str
+        The judge's, `matl.records.Mode.channels`.
+
+    Returns
+    -------
+    float or None
+        At most 1e6; ``None`` where the judge has no opinion, or none that is a number.
+
+    Examples
+    --------
+    >>> suspicion({"norm": 0.2, "direction": 0.7}, ("direction", "norm")), suspicion({}, ("norm",))
+    (0.7, None)
+    """
+    named = [_SUMMARY] if _SUMMARY in evidence else channels
+    found = [float(evidence[name]) for name in named if name in evidence]
+    return max((min(value, _LARGEST) for value in found if math.isfinite(value)), default=None)

@@ -1,0 +1,1 @@
+"""Plain averaging in Flower, of updates that cost nothing to compute."""

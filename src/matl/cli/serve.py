@@ -1,0 +1,72 @@
+"""``matl serve``: a coordinator in production, from a file of settings."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from matl.cli import options
+from matl.cli.console import print_json, show, stderr
+from matl.cli.network import require_server
+from matl.errors import ConfigError
+
+if TYPE_CHECKING:
+    from matl.network.settings import NetworkSettings
+
+__all__ = ["serve"]
+
+
+def serve(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="TOML file with the settings.", show_default=False)],
+    *,
+    check: Annotated[
+        bool, typer.Option("--check", help="Check everything, database and certificates included, and end.")
+    ] = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Serve runs to clients elsewhere, until SIGTERM or Ctrl-C.
+
+    The address, and the token of the first operator, are in files of the folder that the settings name. Runs of the
+    file are begun where there are none yet, and gone on with otherwise.
+    """
+    require_server()
+    from matl.network.checking import check_all
+    from matl.network.settings import load_settings
+
+    settings = load_settings(file)
+    if check:
+        found = asyncio.run(check_all(settings))
+        if as_json:
+            print_json([{"what": one.what, "problem": one.problem or None} for one in found])
+        else:
+            for one in found:
+                show(
+                    f"{'no ' if one.problem else 'ok '} {one.what}" + (f": {one.problem}" if one.problem else ""),
+                    markup=False,
+                )
+        if problems := [f"{one.what}: {one.problem}" for one in found if one.problem]:
+            raise ConfigError(str(file), problems)
+        return
+    asyncio.run(_serve(settings, shown=not quiet))
+
+
+async def _serve(settings: NetworkSettings, *, shown: bool) -> None:
+    from matl.network.folder import in_use
+    from matl.network.hosting import open_coordinator
+
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    with in_use(settings.folder):
+        async with open_coordinator(settings) as doors:
+            if shown:
+                also = f", gRPC at {doors.grpc_url}" if doors.grpc_url is not None else ""
+                stderr.print(f"coordinator: {doors.url}{also}, files: {settings.folder}", markup=False, soft_wrap=True)
+            await stop.wait()
+            if shown:
+                stderr.print("stopping; nothing is lost", markup=False)

@@ -1,0 +1,105 @@
+"""``matl token``: operators' tokens of a coordinator that runs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from matl.cli import options
+from matl.cli.console import print_json, show
+from matl.cli.network import Ca, Folder, TokenFile, Url, operator
+from matl.cli.tables import table
+from matl.protocol.messages import OperatorTokenView, TokenRequest
+
+__all__ = ["token"]
+
+token = typer.Typer(help="Make, change and revoke the tokens of operators.", no_args_is_help=True)
+
+TokenId = Annotated[str, typer.Argument(metavar="ID", help="The token's id, see `matl token list`.")]
+
+
+class _Scope(StrEnum):
+    """What a token allows."""
+
+    VIEWER = "viewer"
+    OPERATOR = "operator"
+    ADMIN = "admin"
+
+
+@token.command("list")
+def list_tokens(
+    *,
+    folder: Folder = Path("matl-network"),
+    url: Url = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """List all tokens, without their secrets."""
+    with operator(folder, url, token_file, ca) as line:
+        found = line.tokens()
+    if as_json:
+        print_json([one.model_dump(mode="json") for one in found])
+        return
+    rows = [[one.id, one.name, one.scope, f"{one.expires_at:%Y-%m-%d}"] for one in found]
+    show(table(["id", "name", "scope", "ends"], rows))
+
+
+@token.command("issue")
+def issue(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is; the audit log says so.")],
+    *,
+    scope: Annotated[_Scope, typer.Option(help="What it allows: its own scope and all below it.")] = _Scope.VIEWER,
+    days: Annotated[float, typer.Option(help="How long it is good for.")] = 90.0,
+    folder: Folder = Path("matl-network"),
+    url: Url = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a token. It is shown once and kept nowhere."""
+    with operator(folder, url, token_file, ca) as line:
+        _tell(line.issue(TokenRequest(name=name, scope=scope.value, lifetime_days=days)), as_json=as_json)
+
+
+@token.command("rotate")
+def rotate(
+    token_id: TokenId,
+    *,
+    folder: Folder = Path("matl-network"),
+    url: Url = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Make a token that takes another one's place. It is shown once and kept nowhere."""
+    with operator(folder, url, token_file, ca) as line:
+        _tell(line.rotate(token_id), as_json=as_json)
+
+
+@token.command("revoke")
+def revoke(
+    token_id: TokenId,
+    *,
+    folder: Folder = Path("matl-network"),
+    url: Url = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+) -> None:
+    """Make a token worthless at once."""
+    with operator(folder, url, token_file, ca) as line:
+        line.revoke(token_id)
+    show(f"{token_id} is revoked", markup=False)
+
+
+def _tell(made: OperatorTokenView, *, as_json: bool) -> None:
+    if as_json:
+        print_json(made.model_dump(mode="json"))
+        return
+    show(made.secret, markup=False)
+    show(
+        f"{made.scope} token {made.id} of {made.name}, good until {made.expires_at:%Y-%m-%d}", markup=False, style="dim"
+    )

@@ -1,0 +1,167 @@
+"""What a client keeps: its key, its name, what is still to be sent, and the model it was sent last."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Self
+
+from matl.attest.canonical import check_identifier
+from matl.attest.keys import SigningKey
+from matl.errors import ProtocolError, StateError
+from matl.files import make_directory, storage_error, write_atomic
+
+__all__ = ["ClientFolder"]
+
+_VERSION = 1
+
+
+class ClientFolder:
+    """The folder of one client. One process at a time may use it.
+
+    ``key.pem`` is the client's identity: whoever has it is the client, and who loses it needs a new invitation.
+    ``client.json`` holds no secrets. ``queue/`` holds updates that no coordinator has acknowledged, and ``models/``
+    the latest model.
+
+    Parameters
+    ----------
+    path : Path
+        It is made where there is none, for its owner alone.
+    key : Path or SigningKey, optional
+        The key, if it is kept elsewhere; ``key.pem`` of the folder otherwise, which is made if there is none.
+    client_id : str, optional
+        The name; the one of the folder otherwise, and a new one made of the key's fingerprint if it has none.
+
+    Raises
+    ------
+    StateError
+        Another process uses the folder, it belongs to a client of another name or key, or the key cannot be read.
+    StorageError
+        It cannot be written.
+    InvalidValueError
+        The name is none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> place = tempfile.TemporaryDirectory()
+    >>> with ClientFolder(Path(place.name) / "alice", client_id="alice") as folder:
+    ...     fingerprint = folder.key.public.fingerprint
+    >>> with ClientFolder(Path(place.name) / "alice") as folder:
+    ...     folder.client_id, folder.key.public.fingerprint == fingerprint
+    ('alice', True)
+    >>> place.cleanup()
+    """
+
+    def __init__(self, path: Path, *, key: Path | SigningKey | None = None, client_id: str | None = None) -> None:
+        if client_id is not None:
+            check_identifier(client_id=client_id)
+        self.path = path
+        new = not path.exists()
+        make_directory(path)
+        if new:
+            path.chmod(0o700)
+        self._lock = _locked(path / "lock")
+        try:
+            self._content = self._read()
+            self.key = self._key(key)
+            self.client_id = self._name(client_id)
+            self.queue = make_directory(path / "queue")
+            self.models = make_directory(path / "models")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others use the folder. A second time does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def pin(self, run: str, receipts_key: str) -> None:
+        """Remember who signs the receipts of a run, from the first time on.
+
+        Raises
+        ------
+        ProtocolError
+            ``"signer"``: it was another key before. A coordinator that changes it could deny what it said.
+        """
+        known = self._content["receipts_keys"].get(run)
+        if known is None:
+            self._content["receipts_keys"][run] = receipts_key
+            self._write()
+        elif known != receipts_key:
+            raise ProtocolError(
+                "signer",
+                f"the coordinator now signs receipts of run {run!r} with another key than before. If its operator "
+                f"confirms that, remove the run from receipts_keys in {self.path / 'client.json'}",
+            )
+
+    def _read(self) -> dict[str, Any]:
+        file = self.path / "client.json"
+        if not file.exists():
+            return {"version": _VERSION, "client_id": None, "key": None, "receipts_keys": {}}
+        try:
+            content = json.loads(file.read_text("utf-8"))
+            if content["version"] != _VERSION:
+                raise ValueError(f"version {content['version']}, this library reads {_VERSION}")
+            return {name: content[name] for name in ("version", "client_id", "key", "receipts_keys")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StateError(f"{file} cannot be read: {error!r}; move it away to begin with a new name") from error
+
+    def _write(self) -> None:
+        write_atomic(self.path / "client.json", json.dumps(self._content, indent=1) + "\n")
+
+    def _key(self, given: Path | SigningKey | None) -> SigningKey:
+        if isinstance(given, SigningKey):
+            return given
+        file = self.path / "key.pem" if given is None else given
+        if given is None and not file.exists():
+            SigningKey.generate().save(file)
+        return SigningKey.load(file)
+
+    def _name(self, given: str | None) -> str:
+        fingerprint = self.key.public.fingerprint
+        known = self._content["client_id"]
+        if known is not None and given not in (None, known):
+            raise StateError(
+                f"{self.path} belongs to client {known!r}, got client_id={given!r}; give every client a folder of its "
+                "own"
+            )
+        if self._content["key"] not in (None, fingerprint):
+            raise StateError(
+                f"{self.path} belongs to {known!r} with the key {self._content['key'][:12]}, got the key "
+                f"{fingerprint[:12]}; put the old key back, or begin anew with an empty folder and a new invitation"
+            )
+        name = known or given or f"client-{fingerprint[:12]}"
+        if known is None:
+            self._content.update(client_id=name, key=fingerprint)
+            self._write()
+        return str(name)
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor of a file that this process alone has locked; the lock ends with the process, however it ends."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        with suppress(OSError):
+            os.close(descriptor)
+        raise StateError(
+            f"{path.parent} is in use by another client; end that one, or give this one a folder of its own: "
+            "MATLClient(..., folder=...)"
+        ) from error
+    return descriptor

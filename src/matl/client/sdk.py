@@ -1,0 +1,394 @@
+"""The asynchronous client of a federation."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from numpy.typing import NDArray
+
+from matl.attest.claims import Clock, system_clock
+from matl.attest.keys import PublicKey, SigningKey
+from matl.attest.receipts import Receipt, verify_receipt
+from matl.client.connection import Connection, Evidence, open_transport
+from matl.client.encoding import count_examples, encode
+from matl.client.folder import ClientFolder
+from matl.client.loop import TrainingLoop
+from matl.client.participation import Participation
+from matl.client.retrying import Retrying
+from matl.client.rounds import Round
+from matl.client.sealer import Sealer
+from matl.client.sending import Outbox
+from matl.errors import InvalidValueError, ProtocolError
+from matl.protocol.messages import Acknowledgement, RunView, UpdateView
+
+__all__ = ["AsyncMATLClient"]
+
+
+class AsyncMATLClient(TrainingLoop):
+    """A client of a federation, for programs that have an event loop; `matl.client.MATLClient` is for all others.
+
+    It belongs to the event loop in which it is first used.
+
+    Parameters
+    ----------
+    url : str, optional
+        The coordinator: ``https://host:8443`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
+    oracle_endpoint : str, optional
+        Another name for ``url``; one of the two is given.
+    mode : str, class or object, optional
+        Which judge this client insists on, such as ``matl.Mode1`` or ``"mode2"``; a run under another is refused.
+    client_id : str, optional
+        The client's name. Without one it is made of the key's fingerprint, and stays.
+    key : Path or SigningKey, optional
+        The client's key, where it is kept elsewhere than in the folder.
+    folder : Path or str
+        Where the client keeps its key, what is still to be sent, and the latest model. One for each client.
+    run : str, optional
+        Which run to take part in; may be left out where there is but one.
+    ca : Path or str, optional
+        Certificates (PEM) to trust in place of the machine's.
+    certificate : (Path, Path), optional
+        This client's certificate and key (PEM), where the coordinator asks for one.
+    sealer : Sealer, optional
+        Seals updates for the oracle of a run in Mode 2, `matl.client.sealed.OracleWatch`. With it, no run without an
+        oracle is taken part in. It is closed with the client.
+    retrying : Retrying, optional
+        When to ask again.
+    clock : Clock
+        Of tests.
+
+    Raises
+    ------
+    InvalidValueError
+        No address, or none that can be used, or a name that is none.
+    StateError
+        The folder is in use or belongs to another client, or a key or certificate cannot be read.
+    MissingExtraError
+        What the transport needs is not installed.
+
+    Examples
+    --------
+    ::
+
+        async with AsyncMATLClient("https://coordinator.example:8443", client_id="alice") as client:
+            await client.join(invitation)
+            await client.fit_loop(train)
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        oracle_endpoint: str | None = None,
+        mode: object = None,
+        client_id: str | None = None,
+        key: Path | SigningKey | None = None,
+        folder: Path | str = "matl-client",
+        run: str | None = None,
+        ca: Path | str | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        sealer: Sealer | None = None,
+        retrying: Retrying | None = None,
+        clock: Clock = system_clock,
+    ) -> None:
+        if (url is None) == (oracle_endpoint is None):
+            raise InvalidValueError(
+                "expected the coordinator's address, as url or as oracle_endpoint: MATLClient('https://host:8443')"
+            )
+        trusted = None if ca is None else Path(ca)
+        transport = open_transport(url or oracle_endpoint or "", ca=trusted, certificate=certificate)
+        self._folder = ClientFolder(Path(folder), key=key, client_id=client_id)
+        self._connection = Connection(transport, self._folder, retrying or Retrying(), clock)
+        self._outbox = Outbox(self._connection, self._folder, clock)
+        self._part = Participation(self._connection, self._folder, wanted=run, mode=mode, sealing=sealer is not None)
+        self._sealer = sealer
+        self._sent: dict[str, int] = {}  # rounds by the hash of what was sent in them
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def client_id(self) -> str:
+        """The client's name."""
+        return self._folder.client_id
+
+    @property
+    def public_key(self) -> PublicKey:
+        """What the coordinator checks this client's signatures with."""
+        return self._folder.key.public
+
+    @property
+    def waiting(self) -> int:
+        """How many updates are kept until somebody takes them."""
+        return len(self._outbox)
+
+    async def close(self) -> None:
+        """Let go of the line and the folder. A second time does nothing."""
+        if self._sealer is not None:
+            await self._sealer.aclose()
+        await self._connection.close()
+        self._folder.close()
+
+    async def join(self, invitation: str, *, evidence: Evidence | None = None) -> None:
+        """Become a client of the coordinator. Once is enough; again, with whatever invitation, it changes nothing.
+
+        Parameters
+        ----------
+        invitation : str
+            What the operator gave, ``matl_inv_...``.
+        evidence : callable, optional
+            Asks this machine for evidence with a nonce, where the operator wants some.
+
+        Raises
+        ------
+        ServiceError
+            The invitation is used up or was made for another name, the name is taken, ...
+        InvalidValueError
+            It does not look like an invitation.
+        """
+        await self._connection.join(invitation, evidence)
+
+    async def runs(self) -> list[RunView]:
+        """The runs of the coordinator.
+
+        Raises
+        ------
+        ServiceError
+            It refuses, or cannot be reached.
+        """
+        return await self._connection.ask(lambda transport: transport.runs())
+
+    async def run(self) -> RunView:
+        """The run that this client takes part in, as it stands now.
+
+        Raises
+        ------
+        InvalidValueError
+            There is none of that name, or there are several and none was named, or it is judged in another way than
+            this client insists on.
+        ServiceError
+            As above.
+        """
+        return await self._part.look()
+
+    async def next_round(self, *, wait: float | None = None) -> Round | None:
+        """The round to take part in next, with its model; ``None`` when the run is over.
+
+        A round for which nothing was sent yet is given again.
+
+        Parameters
+        ----------
+        wait : float, optional
+            Seconds to wait for one to open; without end unless given.
+
+        Raises
+        ------
+        ServiceError
+            Nobody can be reached; or no round opened in time, with the reason ``"no_round"``.
+        InvalidValueError
+            As `run`; or the round wants what this client cannot send.
+        ProtocolError
+            What the coordinator sent is not the model it said.
+        """
+        await self.flush()
+        return await self._part.next_round(wait)
+
+    async def submit_gradient(
+        self,
+        update: Any,
+        *,
+        round: Round | None = None,  # noqa: A002 - the protocol's own word, here and below
+        metadata: Mapping[str, Any] | None = None,
+        kind: str = "delta",
+        learning_rate: float | None = None,
+    ) -> Acknowledgement:
+        """Send an update for a round. When this returns, it is on the coordinator's disk.
+
+        It is kept on this machine's disk first, and sent again later where nobody can be reached now.
+
+        Parameters
+        ----------
+        update : mapping, sequence, array or model
+            In any form that `matl.client.arrays.fit` takes.
+        round : Round, optional
+            The round it is for; the one that `next_round` gave last unless given.
+        metadata : mapping, optional
+            ``num_examples``: on how many examples it was trained, which is its weight.
+        kind : str
+            ``"delta"``: new minus old parameters, see `Round.delta`. ``"gradient"``: a gradient at the old parameters;
+            what is sent is one step along it, ``-learning_rate * update``.
+        learning_rate : float, optional
+            Of that step.
+
+        Returns
+        -------
+        Acknowledgement
+            With the hash of what was sent.
+
+        Raises
+        ------
+        LayoutError, InvalidValueError
+            It does not fit the model or the round. Nothing was sent.
+        ServiceError
+            It was refused; or nobody could be reached, and it is kept.
+        AttestationError
+            The oracle of the run does not prove what this client asks of it. Nothing was sent.
+        """
+        target = self._target(round)
+        examples = count_examples(metadata, target.spec)
+        payload = await asyncio.to_thread(encode, update, target, kind=kind, learning_rate=learning_rate)
+        return await self.submit_payload(payload, round=target, num_examples=examples)
+
+    async def submit_payload(
+        self,
+        payload: bytes,
+        *,
+        round: Round | None = None,  # noqa: A002
+        num_examples: int | None = None,
+    ) -> Acknowledgement:
+        """Send an update that is encoded already. Nothing of what it holds is looked at.
+
+        Parameters
+        ----------
+        payload : bytes
+            In the encoding that ``round.spec.codec`` names.
+        round : Round, optional
+            As in `submit_gradient`.
+        num_examples : int, optional
+            On how many examples it was trained.
+
+        Raises
+        ------
+        ServiceError, AttestationError
+            As `submit_gradient`.
+        """
+        spec = self._target(round).spec
+        if self._sealer is not None:
+            run = await self._part.chosen()
+            payload = await self._sealer(run=run, number=spec.round, client_id=self.client_id, payload=payload)
+        self._part.pass_over(spec.round)  # what is kept is sent by itself
+        acknowledgement = await self._outbox.send(spec, payload, num_examples=num_examples)
+        self._sent[acknowledgement.payload_sha256] = acknowledgement.round  # a late one counts in a later round
+        return acknowledgement
+
+    async def flush(self) -> list[Acknowledgement]:
+        """Send the updates that were kept; `next_round` does so by itself.
+
+        What a coordinator does not want any more is dropped, and the log ``matl.client`` says so.
+
+        Raises
+        ------
+        ServiceError
+            Nobody can be reached; they stay.
+        """
+        acknowledged = await self._outbox.flush()
+        self._sent.update({each.payload_sha256: each.round for each in acknowledged})
+        return acknowledged
+
+    def pass_over(self, round: Round) -> None:  # noqa: A002
+        """Take no part in a round: the next one that is asked for is a later one."""
+        self._part.pass_over(round.number)
+
+    async def verdict(self, round: int) -> UpdateView:  # noqa: A002
+        """What became of this client's update in a round.
+
+        Raises
+        ------
+        ServiceError
+            ``"not_found"``: it sent none; and as above.
+        """
+        return await self._part.verdict(round)
+
+    async def receipt(self, round: int) -> Receipt:  # noqa: A002
+        """The signed receipt of the verdict on this client's update in a round.
+
+        Its signature is checked against the key that the run had when this client first saw it; in Mode 2, against
+        those that the oracle proved to have since this client was made.
+
+        Raises
+        ------
+        ProtocolError
+            It is not signed by that key, or is about something else.
+        ServiceError
+            ``"not_found"``: there is none yet; and as above.
+        """
+        run = await self._part.chosen()
+        document = await self._connection.ask(lambda transport: transport.receipt(run.id, round, self.client_id))
+        receipt = verify_receipt(document, self._signers(run))
+        if (receipt.run, receipt.round, receipt.client_id) != (run.id, round, self.client_id):
+            raise ProtocolError(
+                "mismatch",
+                f"the coordinator sent a receipt of {receipt.client_id!r} in round {receipt.round} of {receipt.run!r}",
+            )
+        return receipt
+
+    async def verify_gradient(
+        self,
+        payload_sha256: str,
+        *,
+        round: int | None = None,  # noqa: A002
+    ) -> Receipt | None:
+        """Proof of what was decided about an update; ``None`` while it is not judged.
+
+        Parameters
+        ----------
+        payload_sha256 : str
+            `Acknowledgement.payload_sha256`.
+        round : int, optional
+            In which it was sent; needed for what an earlier process sent.
+
+        Raises
+        ------
+        ProtocolError
+            The coordinator has another update of this client than the one that was sent, or the receipt is forged.
+        InvalidValueError
+            It is not known in which round it was sent.
+        ServiceError
+            ``"not_found"``: the coordinator has nothing of this client in that round; and as above.
+        """
+        number = self._sent.get(payload_sha256) if round is None else round
+        if number is None:
+            raise InvalidValueError(
+                f"nothing of the hash {payload_sha256[:12]} was sent by this process; say in which round: round=..."
+            )
+        view = await self.verdict(number)
+        receipt = await self.receipt(number) if view.status == "judged" else None
+        found = view.payload_sha256 if receipt is None else receipt.update_hash
+        if found != payload_sha256:
+            raise ProtocolError(
+                "mismatch",
+                f"the coordinator has {found[:12]} of this client in round {number}, sent was {payload_sha256[:12]}",
+            )
+        return receipt
+
+    async def final_model(self) -> dict[str, NDArray[Any]]:
+        """The model as it stands: the final one once `next_round` has returned ``None``.
+
+        Raises
+        ------
+        ServiceError, ProtocolError
+            As `next_round`.
+        """
+        return await self._part.latest_model()
+
+    def _signers(self, run: RunView) -> tuple[PublicKey, ...]:
+        """Whose receipts are believed."""
+        if self._sealer is not None:
+            return self._sealer.signers
+        try:
+            return (PublicKey(base64.b64decode(run.receipts_key, validate=True)),)
+        except ValueError as error:
+            raise ProtocolError("key", f"the key of run {run.id!r} for receipts cannot be read") from error
+
+    def _target(self, given: Round | None) -> Round:
+        target = given if given is not None else self._part.current
+        if target is None:
+            raise InvalidValueError("there is no round yet: call next_round() first")
+        return target

@@ -1,0 +1,235 @@
+"""Bodies of requests: read piece by piece, never more than is allowed, and JSON only of a kind that is safe to keep."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+
+from matl.coordinator.http.errors import in_words
+from matl.protocol.problems import Code, refusal
+
+__all__ = ["DEEPEST", "IDLE_SECONDS", "LARGEST_JSON", "Bytes", "JsonBody", "parse", "pieces", "split_messages", "whole"]
+
+M = TypeVar("M", bound=BaseModel)
+
+LARGEST_JSON = 256 << 10
+"""Bytes of the largest body of JSON."""
+DEEPEST = 16
+"""How deep lists and objects may stand in one another."""
+IDLE_SECONDS = 60.0
+"""A body may be slow, and take hours, as long as something of it arrives that often."""
+_JSON_SECONDS = 60.0  # for a body of JSON as a whole
+_LARGEST_NUMBER = 2**53  # what every reader of JSON reads exactly
+_LENGTH = 8  # bytes before each message of several
+
+
+class JsonBody(Generic[M]):
+    """A dependency: the body as a model. It also documents the route it stands in, see `openapi`.
+
+    Parameters
+    ----------
+    model : type of BaseModel
+        What is read, strictly: nothing is converted.
+    optional : bool
+        Whether no body at all stands for a model of defaults.
+    limit : int
+        Bytes of the largest that is read.
+    """
+
+    media_type: str = "application/json"
+
+    def __init__(self, model: type[M], *, optional: bool = False, limit: int = LARGEST_JSON) -> None:
+        self.model, self.required, self.limit = model, not optional, limit
+        self.description = (model.__doc__ or "").partition("\n")[0]
+
+    async def __call__(self, request: Request) -> M:
+        """Read it."""
+        if not self.required and "content-type" not in request.headers:
+            data = await whole(request, self.limit)
+            if not data:
+                return self.model()
+        expect(request, self.media_type)
+        return parse(self.model, await whole(request, self.limit))
+
+
+class Bytes:
+    """A dependency: the request whose body is bytes of this kind, still unread.
+
+    Parameters
+    ----------
+    media_type : str
+        What `Content-Type` has to say.
+    description : str
+        What the bytes are.
+    model : type of BaseModel, optional
+        What is in them, where it is the service that reads them.
+    """
+
+    required = True
+
+    def __init__(self, media_type: str, description: str, model: type[BaseModel] | None = None) -> None:
+        self.media_type, self.description, self.model = media_type, description, model
+
+    async def __call__(self, request: Request) -> Request:
+        """Check what the request says of it."""
+        expect(request, self.media_type)
+        return request
+
+
+def expect(request: Request, media_type: str) -> None:
+    """Refuse a body that says it is something else.
+
+    Raises
+    ------
+    ServiceError
+        ``"malformed"``, reason ``"content_type"``.
+    """
+    said = request.headers.get("content-type", "")
+    if said.partition(";")[0].strip().lower() != media_type:
+        words = f"expected Content-Type {media_type}, got {said[:100]!r}"
+        raise refusal(Code.MALFORMED, words, reason="content_type")
+
+
+async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it arrives.
+
+    Raises
+    ------
+    ServiceError
+        ``"too_large"`` as soon as it is known that there are more than ``limit`` bytes, at the latest when they are
+        there; ``"busy"`` if nothing came for `IDLE_SECONDS`.
+    """
+    declared = request.headers.get("content-length", "0")
+    if not (declared.isascii() and declared.isdigit()):
+        raise refusal(Code.MALFORMED, f"expected digits in Content-Length, got {declared[:40]!r}")
+    size = int(declared[:20])
+    async with aclosing(request.stream()) as stream:
+        arrived = 0
+        while True:
+            if max(size, arrived) > limit:
+                said = f"got {size}" if size > limit else "there are more"
+                raise refusal(Code.TOO_LARGE, f"expected a body of at most {limit} bytes, {said}", reason="body")
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    piece = await anext(stream)
+            except StopAsyncIteration:
+                return
+            except TimeoutError as error:
+                words = f"nothing of the body came for {IDLE_SECONDS:g} s; send it again, or in smaller pieces"
+                raise refusal(Code.BUSY, words, reason="slow_body", retry_after=1) from error
+            arrived += len(piece)
+            if piece and arrived <= limit:
+                yield piece
+
+
+async def whole(request: Request, limit: int) -> bytes:
+    """All of a body that is small.
+
+    Raises
+    ------
+    ServiceError
+        See `pieces`.
+    """
+    collected = bytearray()
+    try:
+        async with asyncio.timeout(_JSON_SECONDS), aclosing(pieces(request, limit)) as arriving:  # type: ignore[type-var]
+            async for piece in arriving:
+                collected += piece
+    except TimeoutError as error:
+        words = f"the body was not there after {_JSON_SECONDS:g} s; send it again"
+        raise refusal(Code.BUSY, words, reason="slow_body", retry_after=1) from error
+    return bytes(collected)
+
+
+def parse(model: type[M], data: bytes | str) -> M:
+    """Read JSON that is what it says: no name twice, no infinities, no half characters, not too deep.
+
+    Raises
+    ------
+    ServiceError
+        ``"malformed"`` if it is not such JSON, ``"invalid"`` if it is not the model.
+
+    Examples
+    --------
+    >>> from matl.protocol.messages import ActionRequest
+    >>> parse(ActionRequest, b'{"reason": "noise"}')
+    ActionRequest(reason='noise')
+    >>> parse(ActionRequest, b'{"reason": 3}')
+    Traceback (most recent call last):
+        ...
+    matl.errors.ServiceError: reason: Input should be a valid string
+    """
+    try:
+        text = data.decode("utf-8") if isinstance(data, bytes) else data
+        content = json.loads(text, object_pairs_hook=_unique)
+        _check(content, DEEPEST)
+    except (ValueError, RecursionError) as error:
+        raise refusal(
+            Code.MALFORMED, f"the body is not JSON that can be read: {error!s:.200}", reason="json"
+        ) from error
+    try:
+        return model.model_validate(content, strict=True)
+    except ValidationError as error:
+        raise refusal(Code.INVALID, in_words(error.errors(include_url=False, include_input=False))) from error
+
+
+def split_messages(data: bytes, most: int) -> list[bytes]:
+    r"""Messages that stand one behind the other, each behind its length (8 bytes, big endian).
+
+    Raises
+    ------
+    ServiceError
+        ``"malformed"`` if one is cut off, ``"too_large"`` if there are more than ``most``.
+
+    Examples
+    --------
+    >>> split_messages(b"\0\0\0\0\0\0\0\x02hi\0\0\0\0\0\0\0\0", most=2)
+    [b'hi', b'']
+    """
+    messages: list[bytes] = []
+    position = 0
+    while position < len(data):
+        begin = position + _LENGTH
+        end = begin + int.from_bytes(data[position:begin], "big")
+        if end > len(data) or begin > len(data):
+            words = f"message {len(messages)} should end at byte {end} and the body has {len(data)}"
+            raise refusal(Code.MALFORMED, words, reason="cut_off")
+        if len(messages) == most:
+            raise refusal(Code.TOO_LARGE, f"expected at most {most} messages, there are more", reason="messages")
+        messages.append(data[begin:end])
+        position = end
+    return messages
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return dict(pairs)
+
+
+def _check(value: Any, depth: int) -> None:
+    """Refuse what databases, hashes or other readers of JSON would trip over."""
+    if isinstance(value, str):
+        value.encode()  # a half of a surrogate pair is a ValueError
+        if "\0" in value:
+            raise ValueError("a string holds the character NUL")
+    elif isinstance(value, int):
+        if abs(value) > _LARGEST_NUMBER:
+            raise ValueError("a whole number is not within 2^53 of zero")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("a number is not finite")
+    elif isinstance(value, dict | list):
+        if depth == 0:
+            raise ValueError(f"nested deeper than {DEEPEST}")
+        for name in value if isinstance(value, dict) else ():
+            _check(name, depth - 1)
+        for item in value.values() if isinstance(value, dict) else value:
+            _check(item, depth - 1)

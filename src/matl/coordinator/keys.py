@@ -1,0 +1,107 @@
+"""Secrets of a coordinator, in files that its owner alone can read."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from matl.attest.keys import SigningKey
+from matl.errors import StateError, StorageError
+from matl.files import make_directory, storage_error
+
+__all__ = ["Keys", "write_private"]
+
+_SECRET = 32  # bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a coordinator signs with, and what it recognises its own tokens by.
+
+    Parameters
+    ----------
+    receipts : SigningKey
+        Of receipts.
+    secret : bytes
+        32 random ones, from which secrets for one purpose each are derived.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> keys = Keys.of(Path(folder.name))
+    >>> keys.derived("challenge") == Keys.of(Path(folder.name)).derived("challenge"), keys
+    (True, Keys())
+    >>> sorted(path.name for path in Path(folder.name).iterdir())
+    ['coordinator.secret', 'receipts.pem']
+    >>> folder.cleanup()
+    """
+
+    receipts: SigningKey = field(repr=False)
+    secret: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Those in a folder; they are made where there are none.
+
+        Raises
+        ------
+        StateError
+            A file holds no such thing, or others may read it.
+        StorageError
+            A file cannot be written.
+        """
+        make_directory(folder)
+        receipts, secret = folder / "receipts.pem", folder / "coordinator.secret"
+        if not receipts.exists():
+            SigningKey.generate().save(receipts)
+        if not secret.exists():
+            write_private(secret, secrets.token_hex(_SECRET))
+        return cls(SigningKey.load(receipts), _read_secret(secret))
+
+    def derived(self, purpose: str) -> bytes:
+        """The secret (32 bytes) for one purpose; none tells anything about another."""
+        return hmac.digest(self.secret, b"matl-coordinator/1\n" + purpose.encode(), "sha256")
+
+
+def write_private(path: Path, content: str) -> None:
+    """Write a file, whole or not at all, that its owner alone can read; what was there is replaced.
+
+    Raises
+    ------
+    StorageError
+        It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(handle, "w") as stream:
+                stream.write(content + "\n")
+                stream.flush()
+                os.fsync(stream.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise storage_error(path, error) from error
+
+
+def _read_secret(path: Path) -> bytes:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise StateError(f"{path} can be read by others: chmod 600 it, or remove it to have a new one made")
+        secret = bytes.fromhex(path.read_text())
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StateError(f"{path} holds no secret: remove it, and a new one is made (sessions end then)") from error
+    if len(secret) != _SECRET:
+        raise StateError(f"{path} holds no secret of {_SECRET} bytes: remove it, and a new one is made")
+    return secret

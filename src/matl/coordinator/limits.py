@@ -1,0 +1,199 @@
+"""How much a coordinator takes: of one sender in a while, of all at once, and of what it bears at most."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+from matl import validate
+from matl.protocol.problems import Code, refusal
+
+__all__ = ["InFlight", "Limits", "Rate", "RateLimiter"]
+
+_SENDERS = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many at once, and so many a second in the long run.
+
+    Parameters
+    ----------
+    per_second : float
+        > 0.
+    burst : int
+        At least 1.
+    """
+
+    per_second: float
+    burst: int
+
+    def __post_init__(self) -> None:
+        validate.positive(per_second=self.per_second)
+        validate.whole(1, burst=self.burst)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a coordinator bears.
+
+    Parameters
+    ----------
+    address : Rate
+        Requests from one address that name nobody, or whose credentials are not good.
+    sender : Rate
+        Requests of one client or operator.
+    refused : Rate
+        Updates of one client that were its own and had to be refused: they cost as much work as good ones.
+    submissions, submission_bytes : int
+        Updates, and bytes of them, that may be arriving at the same time.
+    submissions_of_client : int
+        Those of one client.
+    uploads : int
+        Updates in pieces that a client may have begun and not finished.
+    upload_seconds : float
+        How long one may take.
+    watchers : int
+        Readers that may wait for rounds and events at the same time.
+    message : int
+        Bytes of the largest payload of an update, whatever the model.
+    validated : int
+        Updates that are judged in one call without counting.
+    """
+
+    address: Rate = Rate(100, 1000)
+    sender: Rate = Rate(50, 200)
+    refused: Rate = Rate(0.2, 20)
+    submissions: int = 64
+    submission_bytes: int = 1 << 30
+    submissions_of_client: int = 2
+    uploads: int = 4
+    upload_seconds: float = 3600.0
+    watchers: int = 4096
+    message: int = 1 << 30
+    validated: int = 64
+
+    def __post_init__(self) -> None:
+        validate.positive(upload_seconds=self.upload_seconds)
+        for one in fields(self):
+            if one.type == "int":
+                validate.whole(1, **{one.name: getattr(self, one.name)})
+
+
+class RateLimiter:
+    """A bucket of tokens for every sender: each thing that is let through takes one, and they come back with time.
+
+    Parameters
+    ----------
+    rate : Rate
+        Size of a bucket, and how fast it fills.
+    what : str
+        What is counted, for the message.
+    senders : int
+        How many are remembered: the one not seen for longest is forgotten first, and then begins anew.
+
+    Examples
+    --------
+    >>> limiter = RateLimiter(Rate(per_second=1, burst=2), "requests")
+    >>> limiter.take("alice", now=0.0), limiter.take("alice", now=0.0)
+    (None, None)
+    >>> limiter.take("alice", now=0.5)
+    Traceback (most recent call last):
+        ...
+    matl.errors.ServiceError: too many requests of alice: at most 2 at once and 1 a second; try again in 0.5 s
+    """
+
+    def __init__(self, rate: Rate, what: str, senders: int = _SENDERS) -> None:
+        self._rate, self._what, self._senders = rate, what, senders
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left, at this time
+
+    def check(self, sender: str, *, now: float) -> None:
+        """Refuse if the bucket is empty, and take nothing.
+
+        Parameters
+        ----------
+        sender : str
+            Whose bucket.
+        now : float
+            Seconds, by a clock that never runs backwards.
+
+        Raises
+        ------
+        ServiceError
+            ``"rate"``, with the time after which there is a token again.
+        """
+        left = self._left(sender, now)
+        if left < 1:
+            wait = (1 - left) / self._rate.per_second
+            raise refusal(
+                Code.RATE,
+                f"too many {self._what} of {sender}: at most {self._rate.burst} at once and "
+                f"{self._rate.per_second:g} a second; try again in {math.ceil(10 * wait) / 10:g} s",
+                retry_after=wait,
+            )
+
+    def take(self, sender: str, *, now: float) -> None:
+        """The same, and take one out."""
+        self.check(sender, now=now)
+        self.charge(sender, now=now)
+
+    def charge(self, sender: str, *, now: float) -> None:
+        """Take one out, even if there is none."""
+        self._buckets[sender] = (max(self._left(sender, now) - 1, 0.0), now)
+        self._buckets.move_to_end(sender)
+        if len(self._buckets) > self._senders:
+            self._buckets.popitem(last=False)
+
+    def _left(self, sender: str, now: float) -> float:
+        left, then = self._buckets.get(sender, (float(self._rate.burst), now))
+        return min(self._rate.burst, left + (now - then) * self._rate.per_second)
+
+
+class InFlight:
+    """Bounds how many things, and how many bytes of them, are being done at the same time.
+
+    Parameters
+    ----------
+    count, size : int
+        The most. One thing alone is let in, whatever its size.
+    what : str
+        What they are, for the message.
+
+    Examples
+    --------
+    >>> arriving = InFlight(8, 1000, "updates")
+    >>> with arriving.admit(900), arriving.admit(900):
+    ...     pass
+    Traceback (most recent call last):
+        ...
+    matl.errors.ServiceError: 1 updates of 900 bytes are arriving, and no more than 8 of 1000 may; try again in 1 s
+    """
+
+    def __init__(self, count: int, size: int, what: str) -> None:
+        self._most, self._largest, self._what = count, size, what
+        self.count = self.size = 0
+
+    @contextmanager
+    def admit(self, size: int = 0) -> Iterator[None]:
+        """Let one in for as long as the block lasts.
+
+        Raises
+        ------
+        ServiceError
+            ``"busy"``: there are too many.
+        """
+        if self.count and (self.count >= self._most or self.size + size > self._largest):
+            raise refusal(
+                Code.BUSY,
+                f"{self.count} {self._what} of {self.size} bytes are arriving, and no more than {self._most} of "
+                f"{self._largest} may; try again in 1 s",
+                retry_after=1.0,
+            )
+        self.count, self.size = self.count + 1, self.size + size
+        try:
+            yield
+        finally:
+            self.count, self.size = self.count - 1, self.size - size

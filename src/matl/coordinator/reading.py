@@ -1,0 +1,240 @@
+"""What clients and viewers read: runs, rounds, models, what became of updates, and what happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+from matl.attest.tokens import Scope
+from matl.coordinator.access import Caller, needs
+from matl.coordinator.core import LONGEST_WAIT, Core
+from matl.coordinator.measures import measured
+from matl.coordinator.rows import RoundRow
+from matl.coordinator.views import event_view, round_view, run_view, update_view
+from matl.protocol.messages import (
+    EventPage,
+    EventView,
+    Metrics,
+    RoundPage,
+    RoundView,
+    RunExport,
+    RunView,
+    UpdateView,
+)
+from matl.protocol.problems import Code, refusal
+
+__all__ = ["ModelBlob", "Reading"]
+
+_PAGE = 500  # events or rounds that are read at once for whoever is told all
+_CLIENTS = 1 << 20  # of a round, more than there are
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBlob:
+    """A model on its way to a client.
+
+    Parameters
+    ----------
+    sha256 : str
+        Of the bytes; the model's own hash is that of its values.
+    size : int
+        How many bytes.
+    stream : callable
+        From the first byte wanted, and the first not wanted any more, to the bytes in pieces.
+    """
+
+    sha256: str
+    size: int
+    stream: Callable[[int, int], AsyncIterator[bytes]]
+
+
+class Reading(Core):
+    """Nothing here changes anything."""
+
+    @measured
+    async def runs(self, caller: Caller) -> list[RunView]:
+        """All runs, the oldest first; without those that cannot go on, of which `run` says why."""
+        self._known(caller)
+        lives = sorted(self._lives.values(), key=lambda live: (live.row.created_at, live.row.id))
+        return [run_view(live, self.host.keys.receipts.public.der) for live in lives]
+
+    @measured
+    async def run(self, caller: Caller, run: str) -> RunView:
+        """A run."""
+        self._known(caller)
+        return run_view(self.live(run), self.host.keys.receipts.public.der)
+
+    async def current_round(
+        self, caller: Caller, run: str, *, after: int | None = None, wait: float = 0.0
+    ) -> RoundView:
+        """A round that takes updates, with a number above ``after``; it is waited for.
+
+        Parameters
+        ----------
+        caller, run
+            Who asks, and for which run.
+        after : int, optional
+            The last round that is known.
+        wait : float
+            Seconds, at most 30, after which it is the latest round, whichever that is. Of a run that has ended it is
+            the last one, at once.
+        """
+        self._known(caller)
+        live = self.live(run)
+        seconds = min(max(wait, 0.0), LONGEST_WAIT)
+        with self._watching.admit() if seconds else nullcontext():
+            waiting = live.wait_for_round(-1 if after is None else after, seconds)
+            found = await (self._or_closing(waiting) if seconds else waiting)
+        row = live.round if found is None else found
+        return round_view(row, caller, live.machine if row is live.round else None)
+
+    @measured
+    async def round(self, caller: Caller, run: str, number: int) -> RoundView:
+        """A round, whatever became of it."""
+        self._known(caller)
+        return round_view(await self._round(run, number), caller)
+
+    @measured
+    async def rounds(self, caller: Caller, run: str, *, before: int | None = None, limit: int = 50) -> RoundPage:
+        """At most ``limit`` (1 to 500) rounds, the latest first; those with a number below ``before``."""
+        self._known(caller)
+        self.live(run)
+        found = await self.store.rounds(run, before=before, limit=_most(limit))
+        return RoundPage(rounds=[round_view(row, caller) for row in found])
+
+    @measured
+    async def model(self, caller: Caller, model_hash: str) -> ModelBlob:
+        """A model, by the hash that rounds name: the arrays of the layout, as safetensors."""
+        self._known(caller)
+        found = await self.store.model(model_hash)
+        if found is None:
+            words = f"there is no model {model_hash[:64]!r}, or it is too old to be kept"
+            raise refusal(Code.NOT_FOUND, words, reason="model")
+        sha256, size = found
+        return ModelBlob(sha256, size, lambda start, stop: self.blobs.stream(sha256, start, stop))
+
+    @measured
+    async def update(self, caller: Caller, run: str, number: int, client: str) -> UpdateView:
+        """What became of an update. Clients see their own."""
+        self._client(caller, client)
+        row = await self._round(run, number)
+        found = await self.store.update(run, number, client)
+        if found is None:
+            words = f"nothing of {client} came for round {number} of {run}"
+            raise refusal(Code.NOT_FOUND, words, reason="update")
+        return update_view(found, await self.store.verdict(run, number, client), row.opened_at)
+
+    @measured
+    async def receipt(self, caller: Caller, run: str, number: int, client: str) -> bytes:
+        """The signed receipt of a verdict, see `matl.attest.receipts`. Clients get their own."""
+        self._client(caller, client)
+        self.live(run)
+        verdict = await self.store.verdict(run, number, client)
+        if verdict is None or verdict.receipt is None:
+            words = f"there is no verdict on {client} in round {number} of {run}, or not yet"
+            raise refusal(Code.NOT_FOUND, words, reason="receipt")
+        return verdict.receipt
+
+    @measured
+    async def export(self, caller: Caller, run: str) -> RunExport:
+        """A run as one document: every round, and what became of every update."""
+        needs(caller, Scope.VIEWER)
+        view = await self.run(caller, run)
+        rounds: list[RoundRow] = []
+        while page := await self.store.rounds(run, before=rounds[-1].number if rounds else None, limit=_PAGE):
+            rounds += page
+        verdicts = []
+        for row in reversed(rounds):
+            decided = {one.client: one for one in await self.store.verdicts(run, round=row.number, limit=_CLIENTS)}
+            # By client, an accepted update before one that was refused: the verdict is on the first.
+            for update in await self.store.updates(run, row.number):
+                verdicts.append(update_view(update, decided.pop(update.client, None), row.opened_at))
+        views = [round_view(row, caller) for row in reversed(rounds)]
+        return RunExport(run=view, rounds=views, verdicts=verdicts)
+
+    async def events(
+        self, caller: Caller, *, after: int = 0, limit: int = 500, wait: float = 0.0, run: str | None = None
+    ) -> EventPage:
+        """What happened after an event, in order. Clients learn nothing of one another.
+
+        Parameters
+        ----------
+        caller : Caller
+            Who asks.
+        after : int
+            The last event that is known.
+        limit : int
+            1 to 500.
+        wait : float
+            Seconds, at most 30, to wait if nothing has happened.
+        run : str, optional
+            Of this run alone.
+        """
+        self._known(caller)
+        ends = time.monotonic() + min(max(wait, 0.0), LONGEST_WAIT)
+        with self._watching.admit() if wait > 0 else nullcontext():
+            while True:
+                ringing = self._bell.next  # taken before looking: what happens meanwhile rings it
+                rows = await self.store.events(after=after, limit=_most(limit), run=run)
+                told = [view for row in rows if (view := event_view(row, caller)) is not None]
+                after = rows[-1].seq if rows else after
+                left = ends - time.monotonic()
+                if told or left <= 0 or self._closing.is_set():
+                    return EventPage(events=told, next=after)
+                if not rows:
+                    await self._or_closing(_rung(ringing, left))
+
+    async def subscribe(self, caller: Caller, *, after: int) -> AsyncIterator[EventView]:
+        """What happens, without end, as long as the caller may know; it ends when the service does.
+
+        Raises
+        ------
+        ServiceError
+            ``"unauthenticated"``: the client was revoked, or the token has ended or was revoked.
+        """
+        while not self._closing.is_set():
+            page = await self.events(caller, after=after, limit=_PAGE, wait=LONGEST_WAIT)
+            self.access.still(caller)
+            for event in page.events:
+                yield event
+            after = page.next
+
+    @measured
+    async def metrics(self, caller: Caller) -> Metrics:
+        """Counts and latencies since the coordinator started; quantiles are of the last thousand times."""
+        needs(caller, Scope.VIEWER)
+        now = {
+            "clients.enrolled": len(self.access.roster.value.identities),
+            "submissions.arriving": self._arriving.count,
+            "submissions.arriving_bytes": self._arriving.size,
+            "uploads.begun": len(self._uploads),
+            "readers.waiting": self._watching.count,
+        }
+        return Metrics(
+            uptime_seconds=self.measures.uptime,
+            counters={**dict(sorted(self.measures.counters.items())), **now},
+            latencies_ms=self.measures.latencies_ms,
+        )
+
+    async def _round(self, run: str, number: int) -> RoundRow:
+        self.live(run)
+        found = await self.store.round(run, number)
+        if found is None:
+            raise refusal(Code.NOT_FOUND, f"run {run!r} has no round {number}, or not yet", reason="round")
+        return found
+
+
+async def _rung(bell: asyncio.Event, seconds: float) -> None:
+    """Return when it rings, or after a while."""
+    try:
+        async with asyncio.timeout(seconds):
+            await bell.wait()
+    except TimeoutError:
+        return
+
+
+def _most(limit: int) -> int:
+    return min(max(limit, 1), _PAGE)

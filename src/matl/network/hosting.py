@@ -1,0 +1,171 @@
+"""Puts a coordinator together from its settings."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy.engine import Connection
+
+from matl.attest.tokens import Scope
+from matl.coordinator.access import Caller
+from matl.coordinator.core import ServiceSettings
+from matl.coordinator.database import Database
+from matl.coordinator.limits import Limits
+from matl.coordinator.plan import Planner, RunPlan
+from matl.coordinator.rows import RunStatus
+from matl.coordinator.schema import runs
+from matl.coordinator.service import Service
+from matl.coordinator.store import Store
+from matl.coordinator.upgrading import NEWEST
+from matl.errors import ServiceError, StateError
+from matl.network.folder import tell_url
+from matl.network.planner import planner
+from matl.network.serving import Doors, open_doors
+from matl.network.settings import NetworkSettings, RunSettings
+from matl.protocol.messages import StartRequest
+from matl.protocol.problems import Code
+
+__all__ = ["begin", "extend", "hosted", "open_coordinator", "upgrade_database", "versions"]
+
+_OWNER = Caller("operator", "matl-serve", Scope.ADMIN)
+
+
+def hosted(
+    settings: NetworkSettings, *, planner: Planner = planner, limits: Limits | None = None
+) -> AbstractAsyncContextManager[Service]:
+    """The coordinator of these settings, for as long as the block lasts.
+
+    Parameters
+    ----------
+    settings : NetworkSettings
+        Where it keeps what.
+    planner : callable
+        Makes the plan of a run.
+    limits : Limits, optional
+        What it bears, where that is not as usual.
+
+    Raises
+    ------
+    StateError
+        The database is of another version, or something in the folder cannot be read.
+    ServiceError
+        The database or the place of the blobs cannot be reached.
+    """
+    return Service.open(
+        ServiceSettings(
+            database=settings.database_url,
+            blobs=settings.blobs_url,
+            folder=settings.folder,
+            planner=planner,
+            retention=settings.limits.retention,
+            limits=replace(limits or Limits(), message=settings.limits.max_message),
+        )
+    )
+
+
+async def extend(settings: NetworkSettings, run_id: str, run: RunSettings, rounds: int) -> None:
+    """Give a run more rounds, if there is one already; no coordinator may be running meanwhile.
+
+    Parameters
+    ----------
+    settings : NetworkSettings
+        Where the coordinator keeps what.
+    run_id : str
+        The run.
+    run : RunSettings
+        Its settings from now on.
+    rounds : int
+        How many rounds it has in all.
+    """
+
+    def change(connection: Connection) -> None:
+        is_it = (runs.c.id == run_id, runs.c.rounds < rounds)
+        connection.execute(
+            runs.update().where(*is_it, runs.c.status == RunStatus.FINISHED).values(status=RunStatus.RUNNING)
+        )
+        connection.execute(runs.update().where(*is_it).values(rounds=rounds, settings=run.as_settings()))
+
+    async with await Store.open(settings.database_url) as store:
+        await store.database.write(change)
+
+
+@asynccontextmanager
+async def open_coordinator(settings: NetworkSettings) -> AsyncIterator[Doors]:
+    """Serve the runs of the settings, and those that were begun otherwise, for as long as the block lasts.
+
+    What the settings say about a run that there is already counts from now on, its configuration apart, which has to
+    be the one that it was begun with. A run that cannot go on is logged, and keeps nobody from the others.
+
+    Raises
+    ------
+    MatlError
+        Something does not fit, or cannot be reached.
+    """
+    named = {name: RunSettings.of(given, source=f"run {name}") for name, given in settings.runs.items()}
+
+    def as_settled(run_id: str, stored: Mapping[str, Any]) -> RunPlan:
+        return planner(run_id, settings.runs.get(run_id, stored))
+
+    for name, run in named.items():
+        await extend(settings, name, run, run.rounds)
+    async with hosted(settings, planner=as_settled) as service:
+        for name, run in named.items():  # before the doors are open: whoever comes finds them
+            with contextlib.suppress(StateError):  # it was logged, and keeps nobody from the other runs
+                await begin(service, _OWNER, name, run)
+        async with open_doors(service, settings) as doors:
+            tell_url(settings.folder, doors.url)
+            yield doors
+
+
+async def begin(service: Service, owner: Caller, run_id: str, run: RunSettings) -> None:
+    """Start a run unless there is one.
+
+    Raises
+    ------
+    StateError
+        There is one, and it cannot go on: the settings are others, or something of it is lost.
+    ServiceError
+        Its settings do not fit, or the coordinator is too busy.
+    """
+    try:
+        await service.run(owner, run_id)
+    except ServiceError as error:
+        if error.code == Code.CONFLICT:
+            raise StateError(str(error)) from error
+        if error.code != Code.NOT_FOUND:
+            raise
+        await service.start(owner, StartRequest(id=run_id, settings=run.as_settings()))
+
+
+async def versions(settings: NetworkSettings) -> tuple[str, str]:
+    """Version of the tables of the database, empty if it has none, and the version that this library needs.
+
+    Raises
+    ------
+    ServiceError
+        The database cannot be reached.
+    """
+    database = Database.connect(settings.database_url)
+    try:
+        found = await database.read(lambda connection: MigrationContext.configure(connection).get_current_revision())
+    finally:
+        await database.close()
+    return found or "", NEWEST
+
+
+async def upgrade_database(settings: NetworkSettings) -> None:
+    """Bring the tables of the database to the version of this library, or make them.
+
+    Raises
+    ------
+    StateError
+        They are newer than this library, or somebody else's.
+    ServiceError
+        The database cannot be reached.
+    """
+    await (await Store.open(settings.database_url)).close()

@@ -1,0 +1,91 @@
+"""From the settings of a run to what a coordinator runs: the judge, the model, and when rounds close."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from matl.coordinator.live import RunPlan
+from matl.coordinator.machine import Rules
+from matl.errors import InvalidValueError
+from matl.network.settings import RunSettings, Terms
+from matl.params import Float32
+from matl.protocol.messages import OracleView
+from matl.simulation import Simulation, build_simulation
+from matl.simulation.randomness import derive_seed, stream
+from matl.workloads import Sealed
+
+__all__ = ["first_params", "plan_run", "planner"]
+
+_DAY = 86400.0  # seconds
+
+Build = Callable[[RunSettings], Simulation]
+
+
+def build(run: RunSettings) -> Simulation:
+    """The parts that a configuration names, on its data."""
+    return build_simulation(run.config)
+
+
+def planner(run_id: str, settings: Mapping[str, Any], *, build: Build = build) -> RunPlan:
+    """The `matl.coordinator.live.Planner` of a network.
+
+    Parameters
+    ----------
+    run_id : str
+        How the run is called.
+    settings : mapping
+        See `RunSettings`.
+    build : callable
+        Makes the parts; those of a simulated network are shared with its clients.
+
+    Raises
+    ------
+    MatlError
+        Something in them is wrong, does not fit, or is nothing that travels.
+    """
+    run = RunSettings.of(settings, source=f"run {run_id}")
+    return plan_run(run_id, run, build(run))
+
+
+def plan_run(run_id: str, run: RunSettings, parts: Simulation) -> RunPlan:
+    """The plan of a run from its parts.
+
+    A simulated run draws what `matl run` draws: the seed of the judge, and when updates arrive.
+    """
+    parts.check_remote()
+    config, terms = run.config, run.terms
+    workload = replace(parts.workload, run=run_id, max_staleness=terms.max_staleness)
+    if (source := terms.oracle) is not None:
+        workload = replace(workload, channel=Sealed(workload.channel))
+    return RunPlan(
+        workload=workload,
+        params=first_params(parts),
+        rounds=run.rounds,
+        seed=config.seed,
+        rules=rules(terms, parts),
+        mode=config.label,
+        oracle=None if source is None else OracleView(url=source.url, config=config.digest),
+        judge=None if source is None else source.judge(),
+        judge_seed=functools.partial(derive_seed, config.seed, "judge") if terms.simulated else None,
+        noise_key=parts.noise_key if terms.simulated else None,
+        arrival=parts.arrival if terms.simulated else None,
+    )
+
+
+def first_params(parts: Simulation) -> Float32:
+    """The model (d,) of the first round, the one that simulations begin with."""
+    return parts.task.init(stream(parts.seed, "init"))
+
+
+def rules(terms: Terms, parts: Simulation) -> Rules:
+    """When rounds close: unless it is given, at the updates that a round expects, or two thirds of them."""
+    target = terms.target or parts.senders + terms.guests
+    quorum = terms.quorum or (1 if terms.simulated else max(1, -(-2 * target // 3)))
+    if quorum > target:
+        raise InvalidValueError(f"expected quorum <= target, got quorum={quorum} and target={target}")
+    # Simulated clients say when all of them have sent; the deadline is what they bring forward then.
+    deadline = terms.deadline or (_DAY if terms.simulated else None)
+    return Rules(target=target, quorum=quorum, deadline=deadline)

@@ -1,0 +1,90 @@
+"""From settings to a plan: the same parts and draws as a simulation of the same configuration."""
+
+import numpy as np
+import pytest
+
+from matl.errors import InvalidValueError
+from matl.network.planner import planner
+from matl.records import Visibility
+from matl.simulation import RunConfig, build_simulation
+from matl.simulation.randomness import derive_seed
+
+SETTINGS = {
+    "dataset": "synthetic",
+    "clients": 9,
+    "rounds": 4,
+    "task": "softmax",
+    "root_size": 20,
+    "seed": 3,
+    "mode": "mode0",
+}
+SIMULATED = {**SETTINGS, "attack": "sign_flip", "byzantine": 0.3, "network": {"simulated": True}}
+
+
+def plan(settings, **changed):
+    return planner("demo", {**settings, **changed})
+
+
+def test_a_simulated_run_has_the_model_and_the_draws_of_the_simulation():
+    made = plan(SIMULATED)
+    config = RunConfig(**{key: value for key, value in SIMULATED.items() if key != "network"})
+    simulation = build_simulation(config)
+    np.testing.assert_array_equal(made.params, simulation.init()["workload"]["params"])
+    assert made.workload.config_digest == config.digest
+    assert made.workload.run == "demo"
+    assert made.workload.mode.digest == simulation.workload.mode.digest
+    assert [made.judge_seed(number) for number in range(3)] == [derive_seed(3, "judge", n) for n in range(3)]
+    assert made.arrival(0, "client-004") == simulation.arrival(0, "client-004") > 0
+    assert made.arrival(0, "a-guest") == 0
+    assert (made.rounds, made.rules.target, made.rules.quorum, made.rules.deadline) == (4, 9, 1, 86400)
+
+
+def test_a_served_run_draws_its_seeds_from_nowhere():
+    made = plan(SETTINGS)
+    assert made.judge_seed is None
+    assert made.arrival is None
+    assert (made.rules.target, made.rules.quorum, made.rules.deadline) == (9, 6, None)
+
+
+def test_those_who_stay_are_the_target():
+    made = plan(SIMULATED, participation=0.6, dropouts=0.4)  # 5 of 9 begin, 2 of these fall silent
+    assert made.rules.target == 3
+
+
+def test_terms_win():
+    terms = {"target": 5, "quorum": 2, "deadline": 30.0, "max_staleness": 2, "rounds": 7}
+    made = plan(SETTINGS, network=terms)
+    assert (made.rules.target, made.rules.quorum, made.rules.deadline) == (5, 2, 30.0)
+    assert (made.workload.max_staleness, made.rounds) == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"attack": "white_box"}, "rehearses with the judge"),
+        ({"codec": "topk", "mode": "plain"}, "codec with error feedback"),
+        ({"downlink": "int8"}, "sends its models as they are"),
+        ({"privacy": {"epsilon": 8.0, "mechanism": "distributed"}, "mode": "plain"}, "masked phases"),
+        ({"server_optimizer": "scaffold", "mode": "plain"}, "has clients remember"),
+        ({"network": {"simulated": True, "quorum": 20}}, "expected quorum <= target, got quorum=20 and target=9"),
+    ],
+)
+def test_what_does_not_travel_is_refused(changed, words):
+    with pytest.raises(InvalidValueError, match=words):
+        plan(SIMULATED, **changed)
+
+
+def test_an_oracle_seals_the_channel(tmp_path):
+    (tmp_path / "token").write_text("secret-of-the-oracle\n")
+    (tmp_path / "token").chmod(0o600)
+    source = {
+        "url": "https://oracle:8450",
+        "token_file": str(tmp_path / "token"),
+        "measurements": ["ab" * 32],
+        "software": True,
+    }
+    made = plan(SETTINGS, network={"oracle": source})
+    assert made.workload.channel.visibility is Visibility.SEALED
+    assert made.oracle.url == "https://oracle:8450"
+    assert made.oracle.config == made.workload.config_digest
+    assert made.judge is not None

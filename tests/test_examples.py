@@ -1,0 +1,76 @@
+"""The examples that need a coordinator, each against one that serves in this process."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.client.real import coordinator
+
+import matl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+ALONE = {"target": 1, "quorum": 1}
+
+
+def run(folder, path, *arguments):
+    """What an example prints in an interpreter and a folder of its own."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", path, *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "client").mkdir()
+    return tmp_path / "client"
+
+
+def test_numpy(tmp_path, place):
+    samples = matl.federate("synthetic", clients=2, seed=1).clients[0]
+    np.savez(place / "samples.npz", X=samples.X, y=samples.y)
+    settings = {"dataset": "synthetic", "task": "softmax", "mode": "plain", "clients": 2, "rounds": 3, "network": ALONE}
+    with coordinator(tmp_path / "host", demo=settings) as host:
+        shown = run(place, EXAMPLES / "federated_numpy.py", host.url, host.invite(), "samples.npz")
+    assert re.findall(r"round (\d): arrived", shown) == ["0", "1", "2"]
+    assert float(re.search(r"accuracy on my samples: ([\d.]+)%", shown)[1]) > 40
+
+
+def test_torch(tmp_path, place):
+    pytest.importorskip("torch", reason="torch is not installed")
+    rng = np.random.default_rng(0)
+    images, labels = rng.random((400, 1, 28, 28), np.float32), np.arange(400) % 10
+    np.savez(tmp_path / "digits.npz", X=images, y=labels)
+    dataset = {"name": "npz", "path": str(tmp_path / "digits.npz")}
+    code = (EXAMPLES / "federated_torch_mnist.py").read_text("utf-8")
+    assert len(code.splitlines()) < 40
+    for shown, here in (('"mnist"', repr(dataset)), ("range(6000)", "range(200)")):
+        assert code.count(shown) == 1
+        code = code.replace(shown, here)
+    (place / "example.py").write_text(code)
+    settings = {"dataset": dataset, "task": "cnn", "mode": "plain", "clients": 2, "rounds": 2, "network": ALONE}
+    with coordinator(tmp_path / "host", demo=settings) as host:
+        shown = run(place, place / "example.py", host.url, host.invite())
+    assert re.findall(r"round (\d): loss", shown) == ["0", "1"]
+
+
+def test_a_phone(tmp_path, place):
+    settings = {"dataset": "synthetic", "mode": "plain", "clients": 2, "rounds": 1, "network": ALONE}
+    with coordinator(tmp_path / "host", demo=settings) as host:
+        shown = run(place, EXAMPLES / "mobile_signer.py", host.url, host.invite()).splitlines()
+    assert shown[0].startswith("enrolled as phone-7 with the key ")
+    assert shown[1].strip() == "the chunk: verified=True"
+    assert re.fullmatch("the same again: verified=False .*(replay|used before).*", shown[2])
+    assert re.fullmatch("another chunk under its signature: verified=False .*signature.*", shown[3])
+
+
+def test_the_phone_needs_cryptography_alone():
+    code = (EXAMPLES / "mobile_signer.py").read_text("utf-8")
+    imported = set(re.findall(r"^(?:import|from) (\w+)", code, re.MULTILINE))
+    assert imported - set(sys.stdlib_module_names) == {"cryptography"}
