@@ -7,8 +7,9 @@
     python benchmarks/publish_matrix.py runs/main runs/white_box
 
 Copies ``cells.csv`` and ``summary.md`` of each to ``benchmarks/results/matrix/NAME``, with the worst cases in a file of
-their own; of ``main``, and ``white_box`` where it is there, it makes ``benchmarks/results/matrix/targets.md``. An
-unfinished matrix, or one that ran with uncommitted changes, is refused.
+their own. To ``main`` belong the targets, and ``white_box`` where it is there too. ``judges`` is ``main``
+with some of its rules, to be published before the others have run. An unfinished matrix, or one that ran with
+uncommitted changes, is refused.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def worst(main: Results, white: Results, alpha: float) -> Iterator[Line]:
 
     own, against = lowest("mode1")
     mine = own.values(alpha, against, "mode1", "accuracy")
-    for rule in RIVALS:
+    for rule in (rule for rule in RIVALS if main.worst(alpha, rule) is not None):
         other, where = lowest(rule)
         theirs = other.values(alpha, where, rule, "accuracy")
         ahead = mean_interval([mine[seed] - theirs[seed] for seed in mine if seed in theirs])
@@ -224,9 +225,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     found = {folder.resolve().name: publish(folder) for folder in parser.parse_args(argv).folders}
-    if "main" in found:
-        text = targets(found["main"], found.get("white_box"))
-        write_atomic(OUT / "targets.md", text)
+    for name in found.keys() & {"main", "judges"}:
+        text = targets(found[name], found.get("white_box"))
+        write_atomic(OUT / name / "targets.md", text)
         print(text)
 
 

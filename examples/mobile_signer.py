@@ -1,6 +1,6 @@
 """What a phone does, in Python: sign a chunk of a gradient with the P-256 key of a secure element.
 
-python mobile_signer.py https://coordinator:8470 matl_inv_...
+python mobile_signer.py https://coordinator:8470 matl_inv_... phone-7
 
 Only the package `cryptography` is needed; every step is a few lines of Kotlin or Swift as well.
 """
@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-url, invitation = sys.argv[1:]
-name = "phone-7"
+url, invitation, name = sys.argv[1:]  # a name that nobody else has
 key = ec.generate_private_key(ec.SECP256R1())  # a phone's never leaves its secure element
 public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
@@ -79,5 +78,6 @@ for attempt in ("the chunk", "the same again", "another chunk under its signatur
     if attempt.startswith("another"):
         chunk_signed["gradient_chunk_b64"] = base64.b64encode(b"changed!").decode()
     answer = ask("/mobile/verify_gradient", chunk_signed)
-    print(f"{attempt}: verified={answer['verified']} {answer['reason']}")
+    told = "verified" if answer["verified"] else f"refused, {answer['reason']}"
+    print(f"{attempt}: {told}")
 # --8<-- [end:example]

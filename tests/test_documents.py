@@ -13,7 +13,7 @@ from matl.simulation.config import TABLES, RunConfig
 ROOT = Path(__file__).parents[1]
 COMMAND = ROOT / "examples" / "own_command.py"  # it takes arguments
 PHOTOGRAPHS = ROOT / "examples" / "own_torch_model.py"  # it needs CIFAR-10 and a minute
-NETWORKED = {"federated_numpy", "federated_torch_mnist", "mobile_signer"}  # they need a coordinator: test_examples.py
+NETWORKED = {"federated_numpy", "federated_sealed", "federated_torch_mnist", "mobile_signer"}  # see test_examples.py
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 

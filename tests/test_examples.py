@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.client.real import coordinator
+from tests.oracle.processes import Library
 
 import matl
+from matl.network.settings import load_settings
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 ALONE = {"target": 1, "quorum": 1}
@@ -42,6 +45,23 @@ def test_numpy(tmp_path, place):
     assert float(re.search(r"accuracy on my samples: ([\d.]+)%", shown)[1]) > 40
 
 
+def test_the_page_on_taking_part_has_what_the_example_reads(tmp_path, place):
+    """Its settings, samples and example fit one another; its settings for PyTorch are valid."""
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    page = (EXAMPLES.parent / "docs" / "howto" / "integrate.md").read_text("utf-8")
+    for number, block in enumerate(re.findall(r"```toml\n(.*?)```", page, re.DOTALL)):
+        (tmp_path / f"{number}.toml").write_text(block)
+    digits, photographs = (load_settings(tmp_path / f"{number}.toml").runs for number in range(2))
+    assert photographs["photographs"]["task"] == "cnn"
+    (samples,) = re.findall(r"```python\n(import numpy.*?)```", page, re.DOTALL)
+    (place / "samples.py").write_text(samples)
+    run(place, place / "samples.py")
+    with coordinator(tmp_path / "host", **digits) as host:
+        shown = run(place, EXAMPLES / "federated_numpy.py", host.url, host.invite(), "samples.npz")
+    assert len(re.findall(r"round \d: arrived", shown)) == 10
+    assert float(re.search(r"accuracy on my samples: ([\d.]+)%", shown)[1]) > 80
+
+
 def test_torch(tmp_path, place):
     pytest.importorskip("torch", reason="torch is not installed")
     rng = np.random.default_rng(0)
@@ -63,11 +83,31 @@ def test_torch(tmp_path, place):
 def test_a_phone(tmp_path, place):
     settings = {"dataset": "synthetic", "mode": "plain", "clients": 2, "rounds": 1, "network": ALONE}
     with coordinator(tmp_path / "host", demo=settings) as host:
-        shown = run(place, EXAMPLES / "mobile_signer.py", host.url, host.invite()).splitlines()
-    assert shown[0].startswith("enrolled as phone-7 with the key ")
-    assert shown[1].strip() == "the chunk: verified=True"
-    assert re.fullmatch("the same again: verified=False .*(replay|used before).*", shown[2])
-    assert re.fullmatch("another chunk under its signature: verified=False .*signature.*", shown[3])
+        shown = run(place, EXAMPLES / "mobile_signer.py", host.url, host.invite(), "phone-8").splitlines()
+    assert shown[0].startswith("enrolled as phone-8 with the key ")
+    assert shown[1] == "the chunk: verified"
+    assert re.fullmatch("the same again: refused, .*(replay|used before).*", shown[2])
+    assert re.fullmatch("another chunk under its signature: refused, .*signature.*", shown[3])
+
+
+def test_sealed(tmp_path, place):
+    """The commands and files of the page on Mode 2, as they stand there but for ports."""
+    page = (EXAMPLES.parent / "docs" / "howto" / "attested-oracle.md").read_text("utf-8")
+    configuration, settings = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    library = Library.copied(tmp_path / "library")
+    (tmp_path / "run.toml").write_text(configuration)
+    measurement = library.matl("oracle", "measure", str(tmp_path / "run.toml")).strip()
+    with library.oracle(tmp_path / "run.toml", tmp_path / "matl-oracle", "--software") as oracle:
+        settings = settings.replace("http://127.0.0.1:8450", oracle.url).replace("5f1c...", measurement)
+        (tmp_path / "coordinator.toml").write_text(settings)
+        runs = load_settings(tmp_path / "coordinator.toml").runs
+        with coordinator(tmp_path / "host", **runs) as host, ThreadPoolExecutor(3) as pool:
+            example = EXAMPLES / "federated_sealed.py"
+            names = [f"hospital-{index}" for index in range(3)]
+            shown = list(pool.map(lambda name: run(place, example, host.url, host.invite(), name, measurement), names))
+    for name, lines in zip(names, shown, strict=True):
+        assert re.findall(r"round (\d): arrived, sealed", lines) == ["0", "1", "2", "3", "4"]
+        assert f"round=4 client_id='{name}' status='judged'" in lines
 
 
 def test_the_phone_needs_cryptography_alone():

@@ -38,6 +38,15 @@ def test_names_aliases_and_summaries():
         parts.get("whel")
 
 
+def test_options_as_on_the_command_line_are_shown_as_a_table():
+    with pytest.raises(InvalidValueError, match=r'write \{ name = "csv", path = \.\.\., label = \.\.\. \}'):
+        DATASETS.bind("csv:path=mine.csv,label=ill")
+    with pytest.raises(UnknownNameError, match="unknown dataset 'cvs:path"):
+        DATASETS.bind("cvs:path=mine.csv")
+    with pytest.raises(InvalidValueError, match=r'\{ name = "csv", path = \.\.\. \} in a file'):
+        DATASETS.bind("csv")
+
+
 @pytest.mark.parametrize(
     ("registry", "wrong", "right"),
     [

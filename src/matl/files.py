@@ -41,8 +41,15 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         raise storage_error(path, error) from error
 
 
-def make_directory(path: Path) -> Path:
+def make_directory(path: Path, *, private: bool = False) -> Path:
     """Create ``path`` with its parents and return it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder; one that is there already stays as it is.
+    private : bool
+        Whether to make it for its owner alone (mode 0700).
 
     Raises
     ------
@@ -50,7 +57,7 @@ def make_directory(path: Path) -> Path:
         It cannot be created, or a file stands in its place.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(0o700 if private else 0o777, parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(path, error) from error
     return path

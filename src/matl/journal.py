@@ -22,12 +22,13 @@ from typing import Any, NamedTuple, Self
 from matl.errors import StateError, StorageError
 from matl.files import storage_error, write_atomic
 
-__all__ = ["Head", "Journal", "read_journal"]
+__all__ = ["BUDGET", "Head", "Journal", "read_journal"]
 
 _LONGEST = 1 << 20  # bytes of a line
 _LARGEST = 1 << 30  # bytes of a file
 _HASH = 64  # hexadecimal digits
-_ADVICE = "put the file back as it was, or take the worst of what it counted (all of a budget is spent) and begin anew"
+BUDGET = "put the file back as it was, or take the worst of what it counted (all of a budget is spent) and begin anew"
+"""What to do about a lost or damaged journal that counts what is used up."""
 
 
 class Head(NamedTuple):
@@ -68,14 +69,15 @@ class Journal:
     >>> folder.cleanup()
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
+    def __init__(self, path: Path, descriptor: int, advice: str = BUDGET) -> None:
         self.path, self.records = path, list[dict[str, Any]]()
+        self._advice = advice
         self._chain, self._size = "0" * _HASH, 0
         self._descriptor, self._owner = descriptor, os.getpid()
 
     @classmethod
-    def create(cls, path: Path, first: Mapping[str, Any]) -> Journal:
-        """Begin a journal, with a first record that says what it is.
+    def create(cls, path: Path, first: Mapping[str, Any], *, advice: str = BUDGET) -> Journal:
+        """Begin a journal, with a first record that says what it is; ``advice`` is that of `open`.
 
         Raises
         ------
@@ -91,7 +93,7 @@ class Journal:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_EXCL, 0o600)
         except OSError as error:
             raise storage_error(path, error) from error
-        journal = cls(path, descriptor)
+        journal = cls(path, descriptor, advice)
         try:
             journal._lock()
             journal.append(first)
@@ -104,7 +106,7 @@ class Journal:
         return journal
 
     @classmethod
-    def open(cls, path: Path, witness: Head | None = None) -> Journal:
+    def open(cls, path: Path, witness: Head | None = None, *, advice: str = BUDGET) -> Journal:
         """Go on with a journal.
 
         Parameters
@@ -113,6 +115,8 @@ class Journal:
             The file.
         witness : Head, optional
             What somebody else remembers of it; it has to be this or a later state of the same journal.
+        advice : str
+            What messages tell to do where it was lost or damaged.
 
         Raises
         ------
@@ -121,14 +125,14 @@ class Journal:
         StorageError
             It cannot be written.
         """
-        head = _read_head(path)
+        head = _read_head(path, advice)
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_APPEND)
         except FileNotFoundError as error:
-            raise StateError(f"{path} is lost: its head is there, with {head.records} records; {_ADVICE}") from error
+            raise StateError(f"{path} is lost: its head is there, with {head.records} records; {advice}") from error
         except OSError as error:
             raise storage_error(path, error) from error
-        journal = cls(path, descriptor)
+        journal = cls(path, descriptor, advice)
         try:
             journal._lock()
             if torn := journal._load([head] if witness is None else [head, witness]):
@@ -163,7 +167,7 @@ class Journal:
             raise StateError(f"{self.path} belongs to process {self._owner}, and this is a copy of it: open it anew")
         try:
             if os.fstat(self._descriptor).st_size != self._size:
-                raise StateError(f"{self.path} was changed by somebody else; {_ADVICE}")
+                raise StateError(f"{self.path} was changed by somebody else; {self._advice}")
             written = os.write(self._descriptor, line)
             if written != len(line):
                 raise OSError(f"only {written} of {len(line)} bytes were taken")
@@ -203,16 +207,17 @@ class Journal:
                 self._take(line)
                 if any(head.records == len(self.records) and head.chain != self._chain for head in known):
                     raise StateError(
-                        f"{self.path} is another journal than is known: record {len(self.records)} differs; {_ADVICE}"
+                        f"{self.path} is another journal than is known: record {len(self.records)} differs; "
+                        f"{self._advice}"
                     )
         longest = max(head.records for head in known)
         if len(self.records) < longest:
             raise StateError(
                 f"{self.path} was cut off or rolled back: it had {longest} records, and has {len(self.records)}; "
-                f"{_ADVICE}"
+                f"{self._advice}"
             )
         if len(line) == _LONGEST:
-            raise StateError(f"{self.path} is damaged: what follows record {len(self.records)} is none; {_ADVICE}")
+            raise StateError(f"{self.path} is damaged: what follows record {len(self.records)} is none; {self._advice}")
         return line
 
     def _take(self, line: bytes) -> None:
@@ -224,19 +229,21 @@ class Journal:
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
-            raise StateError(f"{self.path} is damaged: record {number} does not follow from those before; {_ADVICE}")
+            raise StateError(
+                f"{self.path} is damaged: record {number} does not follow from those before; {self._advice}"
+            )
         self.records.append(record)
         self._chain, self._size = chain, self._size + len(line)
 
 
-def read_journal(path: Path, witness: Head | None = None) -> tuple[list[dict[str, Any]], Head]:
+def read_journal(path: Path, witness: Head | None = None, *, advice: str = BUDGET) -> tuple[list[dict[str, Any]], Head]:
     """Look at a journal, in use or not, and change nothing; half a record at its end does not count.
 
     Parameters
     ----------
     path : Path
         The file. Its head lies beside it; a copy without one is read where there is a witness.
-    witness : Head, optional
+    witness, advice
         As for `Journal.open`.
 
     Returns
@@ -251,12 +258,12 @@ def read_journal(path: Path, witness: Head | None = None) -> tuple[list[dict[str
     """
     known = [] if witness is None else [witness]
     if witness is None or _head_path(path).exists():
-        known.append(_read_head(path))  # before the journal, which may grow meanwhile
+        known.append(_read_head(path, advice))  # before the journal, which may grow meanwhile
     try:
-        with Journal(path, os.open(path, os.O_RDONLY)) as journal:
+        with Journal(path, os.open(path, os.O_RDONLY), advice) as journal:
             journal._load(known)
     except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}; {_ADVICE}") from error
+        raise StateError(f"{path} cannot be read: {error.strerror}; {advice}") from error
     return journal.records, journal.head
 
 
@@ -264,7 +271,7 @@ def _head_path(path: Path) -> Path:
     return path.with_name(path.name + ".head")
 
 
-def _read_head(path: Path) -> Head:
+def _read_head(path: Path, advice: str) -> Head:
     source = _head_path(path)
     try:
         content = json.loads(source.read_bytes())
@@ -273,10 +280,10 @@ def _read_head(path: Path) -> Head:
             raise ValueError("not the fields of a head")
     except FileNotFoundError as error:
         if path.exists():
-            raise StateError(f"{source} is lost: how many records {path} had cannot be known; {_ADVICE}") from error
+            raise StateError(f"{source} is lost: how many records {path} had cannot be known; {advice}") from error
         raise StateError(f"{path} does not exist; a new one has to be created on purpose, once") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise StateError(f"{source} cannot be read: {error}; {_ADVICE}") from error
+        raise StateError(f"{source} cannot be read: {error}; {advice}") from error
     return head
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -15,6 +16,8 @@ __all__ = ["Registry", "describe"]
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+
+_KEY = re.compile(r"(?:^|,)\s*(\w+)=")  # of an option, as on the command line
 
 
 class Registry(Generic[T]):
@@ -60,10 +63,18 @@ class Registry(Generic[T]):
         ------
         UnknownNameError
             There is none; the message lists all names and the nearest one.
+        InvalidValueError
+            Options stand behind the name, as on the command line.
         """
         try:
             return self._parts[self._aliases.get(name, name)]
         except KeyError:
+            short, colon, options = name.partition(":")
+            if colon and short in self:
+                raise InvalidValueError(
+                    f"expected {self.kind} as a name or a table, got {name!r}: options stand behind a colon on the "
+                    f"command line alone, elsewhere write {_as_table(short, _KEY.findall(options))}"
+                ) from None
             raise UnknownNameError(self.kind, name, [*self._parts, *self._aliases]) from None
 
     def create(self, spec: str | Mapping[str, Any], **given: Any) -> T:
@@ -108,7 +119,10 @@ class Registry(Generic[T]):
                 )
         for key, parameter in inspect.signature(part).parameters.items():
             if parameter.default is parameter.empty and key not in given and key not in options:
-                raise InvalidValueError(f"{self.kind} {name!r} needs the option {key!r}, e.g. {name}:{key}=...")
+                raise InvalidValueError(
+                    f"{self.kind} {name!r} needs the option {key!r}, e.g. {name}:{key}=... on the command line, "
+                    f"{_as_table(name, [key])} in a file"
+                )
         values = {key: _convert(f"{name}.{key}", value, allowed[key]) for key, value in options.items()}
         return partial(part, **given, **values)
 
@@ -142,6 +156,12 @@ def describe(part: Any) -> dict[str, Any]:
             value = getattr(part, item.name)
             described[item.name] = describe(value) if dataclasses.is_dataclass(value) else value
     return described
+
+
+def _as_table(name: str, keys: list[str]) -> str:
+    """How a part with options is written in TOML."""
+    items = [f'name = "{name}"', *(f"{key} = ..." for key in keys)]
+    return f"{{ {', '.join(items)} }}"
 
 
 def _parameters(part: Callable[..., Any]) -> dict[str, Any]:

@@ -245,7 +245,10 @@ def test_a_revoked_identity_stays_and_its_key_is_good_for_nothing():
     for each in (token, more):
         assert refused(revoked, request("alice", each)) == "revoked"
     assert refused(revoked, request("mallory", more, KEYS["alice"])) == "key_in_use"
-    assert refused(revoked, request("alice", more, KEYS["mallory"])) == "enrolled"
+    assert refused(revoked, request("alice", more, KEYS["mallory"])) == "revoked"
+    used = replace(revoked.invitations[sha256(more.encode()).hexdigest()], uses_left=0)
+    revoked = replace(revoked, invitations={used.hash: used})
+    assert refused(revoked, request("alice", more, KEYS["mallory"])) == "revoked"
 
 
 def test_an_operator_can_let_a_revoked_client_in_with_a_new_key():

@@ -1,8 +1,11 @@
 """``matl serve``: what it checks, and how it ends."""
 
+import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -58,13 +61,54 @@ def test_it_serves_until_it_is_told_to_end(run, file, tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert (process.returncode, out, err) == (0, "", "stopping; nothing is lost\n")
+    assert (process.returncode, out) == (0, "")
+    assert err.endswith("stopping; nothing is lost\n")
+
+
+def test_it_tells_what_happens_and_is_silent_if_asked(run, file, tmp_path):
+    loud = subprocess.Popen([*MATL, "serve", "matl.toml"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        greeted, told = [loud.stderr.readline() for _ in range(2)]
+    finally:
+        loud.send_signal(signal.SIGTERM)
+        loud.communicate(timeout=60)
+    assert "(documents: http://127.0.0.1:" in greeted
+    assert re.fullmatch(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d{4} hospitals: begun\n", told)
+    (tmp_path / "data" / "url").unlink()
+
+    quiet = subprocess.Popen([*MATL, "serve", "matl.toml", "--quiet"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        for _ in range(600):
+            if (tmp_path / "data" / "url").exists():
+                break
+            time.sleep(0.1)
+        assert run("invite", "ann", "--folder", "data").code == 0
+    finally:
+        quiet.send_signal(signal.SIGTERM)
+        _, err = quiet.communicate(timeout=60)
+    assert (quiet.returncode, err) == (0, "")
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+    assert (tmp_path / "data" / "receipts.pub.pem").read_text().startswith("-----BEGIN PUBLIC KEY-----")
+
+    file.write_text(FILE.replace("clients = 4", "clients = 5"))
+    for options in ((), ("--check",)):
+        done = run("serve", "matl.toml", *options)
+        assert done.code == ExitCode.USAGE
+        assert "clients: begun with 4, the file says 5; put back what it was begun with" in " ".join(done.err.split())
+        assert "Traceback" not in done.err
+
+
+def test_a_port_that_is_taken_is_changed_in_the_file(run, file):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(FILE.replace("port = 0", f"port = {port}"))
+        run("serve", "matl.toml").refused(ExitCode.USAGE, "write another one as port = ... into the file of settings")
 
 
 def test_the_tables_are_made_and_looked_at(run, file):
-    assert "tables of version none" in run("db", "status", "--of", "matl.toml").out
-    upgraded = run("db", "upgrade", "--of", "matl.toml")
+    assert "tables of version none" in run("db", "status", "--folder", "matl.toml").out
+    upgraded = run("db", "upgrade", "--folder", "matl.toml")
     assert (upgraded.code, upgraded.err) == (0, "")
-    told = run("db", "status", "--of", "matl.toml", "--json").json
+    told = run("db", "status", "--folder", "matl.toml", "--json").json
     assert told["up_to_date"]
     assert upgraded.out == f"tables of version {told['needed']}\n"

@@ -1,9 +1,13 @@
 """``matl up`` as a process: its last line, interrupted, killed, gone on with, and asked by the other commands."""
 
+import contextlib
+import os
+import pty
 import signal
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -69,6 +73,35 @@ def test_one_line_at_the_end_and_the_model_of_matl_run(run):
     run("up", "--rounds", "2", "--exit").refused(ExitCode.USAGE, "has 4 rounds, got --rounds 2")
 
 
+@pytest.mark.parametrize("watch", [[], ["--watch"]])
+def test_on_a_terminal_the_result_is_a_line_of_its_own(tmp_path, watch):
+    terminal, shown = pty.openpty()
+    command = [*MATL, "up", *RUN, "--rounds", "1", "--exit", *watch]
+    drawn = bytearray()
+
+    def draw():
+        with contextlib.suppress(OSError):  # it ends with an error where nobody writes any more
+            while piece := os.read(terminal, 4096):
+                drawn.extend(piece)
+
+    reading = threading.Thread(target=draw)
+    reading.start()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=shown, text=True, cwd=tmp_path)
+    os.close(shown)
+    try:
+        out, _ = process.communicate(timeout=DEADLINE)
+    finally:
+        process.kill()
+        process.communicate()
+        reading.join()
+        os.close(terminal)
+    assert process.returncode == 0
+    assert out.startswith("mode0-synthetic-seed10: 1 rounds, accuracy ")  # not drawn over, and not on the terminal
+    assert out.count("\n") == 1
+    assert "\x1b" not in out
+    assert b"1/1" in drawn
+
+
 def test_killed_in_the_middle_it_goes_on_to_the_same_model(start, run):
     killed = start("up", *RUN, "--rounds", "12", "--verbose")
     until(killed, "quarantined")
@@ -114,7 +147,18 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
     (tmp_path / "carol.token").write_text(made["secret"])
     (tmp_path / "carol.token").chmod(0o600)
     as_carol = ("--token-file", "carol.token")
-    assert run("invite", "alice", *as_carol).out.startswith("matl_inv_")
+    invited = run("invite", "alice", *as_carol)
+    assert invited.out.startswith("matl_inv_")
+    assert invited.out.count("\n") == 1  # the token alone, for $(matl invite)
+    assert "good until" in invited.err
+    issued = run("token", "issue", "erin")
+    assert issued.out.startswith("matl_op_")
+    assert issued.out.count("\n") == 1
+    assert "viewer token" in issued.err
+    run("invite", "bad name!").refused(ExitCode.USAGE, "expected CLIENT as up to 128 letters, digits", "'bad name!'")
+    secure = tmp_path.joinpath("matl-network", "url").read_text().strip().replace("http:", "https:")
+    run("invite", "--url", secure).refused(ExitCode.SERVICE, "if it is served without TLS, its --url is http://")
+    run("db", "upgrade").refused(ExitCode.STATE, "another coordinator runs from matl-network")
     refused = run("token", "issue", "dave", *as_carol)
     refused.refused(ExitCode.SERVICE, "this needs a token of scope admin")
     listed = run("token", "list").out
@@ -125,6 +169,15 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
     assert run("token", "revoke", rotated["id"]).out == f"{rotated['id']} is revoked\n"
     (tmp_path / "carol.token").chmod(0o644)
     run("invite", *as_carol).refused(ExitCode.STATE, "can be read by others")
+
+    told = run("status")
+    assert told.code == 0, told.err
+    assert "mode0-synthetic-seed10 (mode0): finished, 1 of 1 rounds" in told.out
+    assert "client-000" in told.out
+    as_data = run("status", "--json", "--rounds", "3").json
+    (one,) = as_data["runs"]
+    assert (one["open_round"], [each["status"] for each in one["rounds"]]) == (None, ["committed"])
+    assert len(as_data["clients"]) == len(one["standings"]) == 12
 
     saved = run("backup", "copy", "--json")
     assert saved.code == 0, saved.err
@@ -137,12 +190,12 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
     assert "Traceback" not in err
     run("invite").refused(ExitCode.SERVICE, "no coordinator can be reached at http://127.0.0.1:")
 
-    run("restore", "copy", "--to", "other", "--digest", "ab" * 32).refused(
+    run("restore", "copy", "--folder", "other", "--digest", "ab" * 32).refused(
         ExitCode.STATE, "not the backup that is known"
     )
-    assert run("restore", "copy", "--to", "other", "--digest", saved.json["digest"]).code == 0
-    run("restore", "copy", "--to", "other").refused(ExitCode.STATE, "holds receipts.pem already")
-    assert run("db", "status", "--of", "other").out.strip().endswith("up to date")
+    assert run("restore", "copy", "--folder", "other", "--digest", saved.json["digest"]).code == 0
+    run("restore", "copy", "--folder", "other").refused(ExitCode.STATE, "holds receipts.pem already")
+    assert run("db", "status", "--folder", "other").out.strip().endswith("up to date")
     ends = [
         run("up", "--folder", folder, "--rounds", "3", "--exit", "--json", "--port", "0")
         for folder in ("other", "matl-network")
@@ -153,7 +206,7 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
 
     key = tmp_path / "copy" / "files" / "receipts.pem"
     key.write_bytes(key.read_bytes().replace(b"M", b"N"))
-    run("restore", "copy", "--to", "third").refused(ExitCode.STATE, "receipts.pem of the backup is damaged")
+    run("restore", "copy", "--folder", "third").refused(ExitCode.STATE, "receipts.pem of the backup is damaged")
     assert not (tmp_path / "third" / "matl.db").exists()
 
 
@@ -161,4 +214,4 @@ def test_without_a_coordinator_the_commands_say_so(run):
     for command in (["invite"], ["token", "list"]):
         run(*command).refused(ExitCode.STATE, "give its --token-file, or the --folder of the coordinator")
     for command in (["backup", "copy"], ["db", "status"]):
-        run(*command).refused(ExitCode.USAGE, "matl-network: 1 problem", "cannot be read")
+        run(*command).refused(ExitCode.USAGE, "matl-network: 1 problem", "no such file or folder; name the folder of")

@@ -51,6 +51,12 @@ def test_a_receipt_of_another_key_or_changed_is_refused(run, written, tmp_path):
     run("verify", "receipt", "receipt.json", "--key", "none.pem").refused(ExitCode.USAGE, "expected --key as a PEM")
 
 
+def test_the_private_key_is_not_asked_for(run, written, tmp_path):
+    KEY.save(tmp_path / "receipts.pem")
+    done = run("verify", "receipt", "receipt.json", "--key", "receipts.pem")
+    done.refused(ExitCode.USAGE, "receipts.pem is the private one", "as receipts.pub.pem does to receipts.pem")
+
+
 def test_an_audit_log_is_printed_with_what_to_remember(run, written):
     done = run("verify", "audit", "audit.log")
     assert (done.code, done.err) == (0, "")
@@ -64,7 +70,10 @@ def test_an_audit_log_that_was_changed_or_rolled_back_is_refused(run, written, t
     before = f"{written.records}:{written.chain}"
     content = (tmp_path / "audit.log").read_bytes()
     (tmp_path / "audit.log").write_bytes(content.replace(b"stolen", b"mislaid"))
-    run("verify", "audit", "audit.log").refused(ExitCode.STATE, "damaged")
+    damaged = run("verify", "audit", "audit.log")
+    damaged.refused(ExitCode.STATE, "damaged: record 2", "compare it with a copy: that of a backup")
+    assert "budget" not in damaged.err
+    run("verify", "audit", "none.log").refused(ExitCode.USAGE, "there is no such file")
     for name in ("audit.log", "audit.log.head"):
         (tmp_path / name).unlink()
     AuditLog.create(tmp_path / "audit.log").close()

@@ -9,7 +9,13 @@ import pytest
 
 from matl.client.loop import TrainingLoop
 from matl.client.retrying import Retrying
+from matl.client.watching import Watch
 from matl.errors import ServiceError
+
+
+class Part:
+    async def chosen(self):
+        return SimpleNamespace(id="demo")
 
 
 class Scripted(TrainingLoop):
@@ -17,6 +23,7 @@ class Scripted(TrainingLoop):
 
     def __init__(self, *seconds):
         self._connection = SimpleNamespace(retrying=Retrying(base=0.001, cap=0.001))
+        self._watch, self._part = Watch(None, None), Part()
         self._left = list(seconds)
 
     async def next_round(self, *, wait=None):

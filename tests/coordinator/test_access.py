@@ -56,6 +56,29 @@ def test_the_first_operator_token_lies_in_the_folder_for_its_owner_alone_and_is_
         assert stat.S_IMODE((tmp_path / "keep" / name).stat().st_mode) == 0o600, name
 
 
+def test_an_owner_whose_token_ends_is_warned_and_never_shut_out(tmp_path, caplog):
+    async def scenario():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            first = kit.bearer["Authorization"]
+        kit.clock.ahead += 70 * 86_400
+        async with kit.open():
+            pass
+        assert "admin" not in caplog.text
+        kit.clock.ahead += 9.5 * 86_400
+        async with kit.open():
+            assert kit.bearer["Authorization"] == first
+        assert "ends in 10 days: matl token rotate" in caplog.text
+        kit.clock.ahead += 11 * 86_400
+        async with kit.open():
+            assert kit.bearer["Authorization"] != first
+            await refused(kit.service.authenticate(first), "unauthenticated", "token")
+            caller = await kit.service.authenticate(kit.bearer["Authorization"])
+            assert caller.scope is Scope.ADMIN
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     "header",
     [
@@ -376,6 +399,8 @@ def test_a_client_presents_evidence_later_for_its_own_key_alone(tmp_path):
             view = await present(ann)
             assert (view.format, view.hardware_root, view.measurement) == ("says", False, "77" * 32)
             await present(ann, key=ann.key.public.der)
+            events = (await kit.service.events(kit.admin)).events
+            assert [event.kind for event in events].count("client_attested") == 1  # the same again is not news
             await refused(present(ann, of=bob), "invalid", "nonce")
             await refused(present(bob, kind="mute"), "invalid", "attestation")
             await refused(

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import hashlib
 import os
+import stat
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -267,7 +268,11 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 def test_a_folder_that_is_gone_is_out_of_reach(tmp_path: Path) -> None:
     async def check() -> None:
         blobs = Blobs(tmp_path / "blobs")
+        name = await blobs.put(b"another")
         (tmp_path / "blobs").rename(tmp_path / "gone")
+        for call in (blobs.put(b"model"), blobs.read(name), blobs.exists(name), blobs.append("u", 0, chunks(b"x"))):
+            assert await refusal(call) == ("busy", "blobs")
+        assert not (tmp_path / "blobs").exists()  # and nothing takes its place
         (tmp_path / "blobs").write_text("a file")
         assert await refusal(blobs.put(b"model")) == ("busy", "blobs")
 
@@ -308,3 +313,15 @@ def test_what_a_crash_left_behind_goes_away_in_time(tmp_path: Path) -> None:
     os.utime(old, (0, 0))
     Blobs(tmp_path)
     assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_updates_are_for_their_owner_alone(tmp_path: Path) -> None:
+    async def check() -> None:
+        blobs = Blobs(tmp_path)
+        name = await blobs.put(b"an update")
+        await blobs.append("u", 0, chunks(b"a piece"))
+        for path in (blobs.path(name), tmp_path / "uploads" / "u"):
+            assert path is not None
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    asyncio.run(check())

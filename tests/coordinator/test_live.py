@@ -541,6 +541,18 @@ def test_updates_can_be_judged_aside(place):
     run_it(place, test)
 
 
+def test_an_oracle_judges_nothing_aside(place):
+    """It judges a round once: what is asked of it counts, and the round itself could not be judged any more."""
+
+    async def judge(request):
+        raise AssertionError("the oracle was asked")
+
+    async def test(run, host):
+        await refused(run.validate([place.signed("ann", run)]), "conflict", "oracle")
+
+    run_it(place, test, judge=judge)
+
+
 def test_whoever_stops_waiting_loses_nothing(place):
     async def told(payload, begun):
         begun.set()

@@ -8,6 +8,7 @@ import pytest
 from tests.coordinator.runs import NAMES, Place, Wavering, ended, living, pieces, plan, row
 
 from matl.coordinator.live import LiveRun
+from matl.coordinator.machine import Rules
 from matl.coordinator.rows import RoundStatus, RunStatus
 from matl.errors import ServiceError, StateError
 from matl.protocol.problems import Code, refusal
@@ -313,6 +314,27 @@ def test_the_clock_of_a_round_begins_anew_after_a_restart(tmp_path):
                 assert set(run.machine.senders) == {"ann"}
 
     asyncio.run(test())
+
+
+def test_a_round_that_is_open_closes_by_the_rules_of_the_plan_as_it_is_now(tmp_path):
+    place = Place(tmp_path)
+
+    async def test():
+        async with place.host() as host:
+            async with living(place, host, plan(rules=Rules(target=3, quorum=2))) as run:
+                assert run.due is None
+                for name in ("ann", "bob"):
+                    await place.send(name, run)
+            async with living(place, host, plan(rules=Rules(target=3, quorum=2, deadline=30.0))) as run:
+                assert (run.round.number, run.due) == (0, place.clock.now + 30)
+            async with living(place, host, plan(rules=Rules(target=1, quorum=1))) as run:
+                async with asyncio.timeout(10):
+                    while (found := await host.store.round("r", 0)).ended_at is None:
+                        await run.wait_for_round(0, 0.1)
+                return found
+
+    found = asyncio.run(test())
+    assert (found.status, found.accepted) == (RoundStatus.COMMITTED, 2)  # what was acknowledged counts
 
 
 def test_a_run_that_was_stopped_half_way_is_stopped_when_it_is_restored(tmp_path):

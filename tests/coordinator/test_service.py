@@ -16,6 +16,7 @@ from matl.attest.receipts import verify_receipt
 from matl.attest.signing import sign_chunk
 from matl.attest.texts import ChunkText
 from matl.coordinator.access import Caller
+from matl.coordinator.keys import Keys
 from matl.coordinator.limits import Limits, Rate
 from matl.coordinator.overrides import Hold, Overrides
 from matl.errors import InvalidValueError, StateError, StorageError
@@ -239,6 +240,21 @@ def test_actions_are_undone_once_and_only_while_they_stand(tmp_path):
             assert kit.service.access.overrides.value.of("ann", "demo").reason == "odd again"
             await kit.service.undo(kit.admin, held)  # it stands again
 
+            await kit.service.quarantine(kit.admin, None, "ann", "odd")
+            first = await last(kit, "quarantine")
+            kit.clock.ahead += 1.0
+            await kit.service.quarantine(kit.admin, None, "ann", "key stolen")
+            await refused(kit.service.undo(kit.admin, first), "conflict", "superseded")
+            assert kit.service.access.overrides.value.of("ann").reason == "key stolen"
+            await kit.service.undo(kit.admin, await last(kit, "quarantine"))
+
+            await kit.service.pause(kit.admin, "demo", "earlier")
+            earlier = await last(kit, "pause")
+            await kit.service.resume(kit.admin, "demo")
+            await kit.service.pause(kit.admin, "demo", "later")
+            await refused(kit.service.undo(kit.admin, earlier), "conflict", "superseded")
+            await kit.service.resume(kit.admin, "demo")
+
             await kit.service.pause(kit.admin, "demo", "look")
             paused = await last(kit, "pause")
             await refused(kit.clients["ann"].send(), "busy", "paused")
@@ -317,6 +333,25 @@ def test_runs_are_started_paused_and_stopped(tmp_path):
     asyncio.run(scenario())
 
 
+def test_a_start_that_broke_off_half_way_may_be_asked_for_again(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            open_round = kit.service.store.open_round
+
+            async def locked(*args):
+                raise refusal(Code.BUSY, "the database is locked", reason="database", retry_after=1.0)
+
+            monkeypatch.setattr(kit.service.store, "open_round", locked)
+            await refused(kit.start(), "busy", "database")
+            monkeypatch.setattr(kit.service.store, "open_round", open_round)
+            await refused(kit.start(rounds=7), "conflict", "run")
+            assert (await kit.start()).status == "running"
+            assert (await kit.service.current_round(kit.admin, "demo")).status == "open"
+            await refused(kit.start(), "conflict", "run")
+
+    asyncio.run(scenario())
+
+
 def test_a_run_whose_settings_do_not_fit_any_more_keeps_nobody_from_the_others(tmp_path):
     def forgetful(run, settings):
         if run == "demo":
@@ -333,6 +368,8 @@ def test_a_run_whose_settings_do_not_fit_any_more_keeps_nobody_from_the_others(t
             assert [run.id for run in await kit.service.runs(kit.admin)] == ["second"]
             error = await refused(kit.service.run(kit.admin, "demo"), "conflict", "broken_run")
             assert "its data set has moved away" in str(error)
+            error = await refused(kit.service.ready(), "busy", "broken_run")
+            assert "moved away" not in str(error)  # anybody may ask this
             await refused(kit.start(), "conflict", "run")
             await kit.round_of(NAMES, "second")
 
@@ -571,6 +608,116 @@ def test_a_payload_that_comes_again_while_it_is_let_go_of_stays(tmp_path, monkey
     asyncio.run(scenario())
 
 
+def test_a_payload_that_comes_while_it_is_deleted_is_there_afterwards(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path, retention=1) as kit:
+            await network(kit)
+            await kit.round_of(NAMES, ann=5.0)
+            await kit.round_of(NAMES)
+            name = (await kit.service.update(kit.admin, "demo", 0, "ann")).payload_sha256
+            begun, gate, delete = asyncio.Event(), asyncio.Event(), kit.service.blobs.delete
+
+            async def slow(sha256):
+                if sha256 == name:
+                    begun.set()
+                    await gate.wait()
+                await delete(sha256)
+
+            monkeypatch.setattr(kit.service.blobs, "delete", slow)
+            tidying = asyncio.create_task(kit.service.tidy())
+            await begun.wait()
+            sending = asyncio.create_task(kit.clients["ann"].send(5.0))
+            await asyncio.sleep(0.2)
+            gate.set()
+            await asyncio.gather(tidying, sending)
+            assert await kit.service.blobs.exists(name)
+
+    asyncio.run(scenario())
+
+
+def test_payloads_that_nobody_counts_do_not_stay(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            ann, bob, _ = await network(kit)
+
+            # What may come again later is left, but not for ever.
+            head, payload = await ann.signed(2.0)
+            live = kit.service.live("demo")
+            gate, started = asyncio.Event(), asyncio.Event()
+
+            async def late():
+                yield payload[:-1]
+                started.set()
+                await gate.wait()
+                yield payload[-1:]
+
+            sending = asyncio.create_task(live.take(head, late()))
+            await started.wait()
+            await kit.service.pause(kit.admin, "demo")
+            gate.set()
+            await refused(sending, "busy", "paused")
+            assert await kit.service.blobs.exists(head.payload_sha256)
+            await kit.service.tidy()
+            assert not await kit.service.blobs.exists(head.payload_sha256)
+            await kit.service.resume(kit.admin, "demo")
+
+            # Who leaves when the last byte is there has stored it.
+            head, payload = await bob.signed(3.0)
+            write, there = kit.service.blobs.write, asyncio.Event()
+
+            async def written(*args, **options):
+                await write(*args, **options)
+                there.set()
+                await asyncio.Event().wait()
+
+            monkeypatch.setattr(kit.service.blobs, "write", written)
+            leaving = asyncio.create_task(live.take(head, pieces(payload)))
+            await there.wait()
+            leaving.cancel()
+            await asyncio.gather(leaving, return_exceptions=True)
+            assert await kit.service.blobs.exists(head.payload_sha256)
+            await kit.service.tidy()
+            assert not await kit.service.blobs.exists(head.payload_sha256)
+
+    asyncio.run(scenario())
+
+
+def test_a_complete_upload_that_waits_keeps_its_payload(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            ann, *_ = await network(kit)
+            head, payload = await ann.signed()
+            view = await kit.service.begin_upload("demo", 0, head.to_bytes())
+            await kit.service.pause(kit.admin, "demo")
+            await refused(kit.service.append(view.id, 0, pieces(payload)), "busy", "paused")
+            kit.service.host.custody.leave(head.payload_sha256)
+            await kit.service.tidy()
+            await kit.service.resume(kit.admin, "demo")
+            assert (await kit.service.append(view.id, len(payload), pieces(b""))).acknowledgement is not None
+
+    asyncio.run(scenario())
+
+
+def test_one_reader_has_only_so_many_places_to_wait(tmp_path):
+    async def scenario():
+        async with serving(tmp_path, Limits(watchers_of_one=2)) as kit:
+            ann, bob, _ = await network(kit)
+            last = (await kit.service.events(kit.admin)).next
+            tasks = [
+                asyncio.create_task(kit.service.events(ann.caller, after=last, wait=30)),
+                asyncio.create_task(kit.service.current_round(ann.caller, "demo", after=0, wait=30)),
+            ]
+            await asyncio.sleep(0.05)
+            await refused(kit.service.events(ann.caller, after=last, wait=1), "rate", "watchers")
+            await kit.service.events(ann.caller, after=last)  # who does not wait is told
+            await kit.service.events(bob.caller, after=last, wait=0.01)
+            kit.service.drain()
+            await asyncio.gather(*tasks)
+            assert not kit.service._waiters
+
+    asyncio.run(scenario())
+
+
 def test_measures_count_what_was_done_and_what_was_refused(tmp_path):
     async def scenario():
         async with serving(tmp_path) as kit:
@@ -682,6 +829,33 @@ def test_health_says_who_and_when(tmp_path):
             await refused(kit.service.ready(), "busy", "keeping_house")
 
     asyncio.run(scenario())
+
+
+def test_a_run_that_fails_by_the_clock_is_logged_and_the_others_go_on(tmp_path, monkeypatch, caplog):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            await kit.start()
+            await kit.start("second", deadline=0.5)
+
+            async def faulty():
+                raise RuntimeError("a fault of ours")
+
+            monkeypatch.setattr(kit.service.live("demo"), "tick", faulty)
+            assert (await kit.ended(0, "second")).reason == "0 of 2 updates in 0.5 seconds"
+            await kit.service.ready()
+
+    asyncio.run(scenario())
+    assert "a fault of ours" in caplog.text
+
+
+def test_the_public_key_of_receipts_lies_beside_the_private_one(tmp_path):
+    keys = Keys.of(tmp_path / "new")
+    public = tmp_path / "new" / "receipts.pub.pem"
+    assert PublicKey.from_pem(public.read_bytes()) == keys.receipts.public
+    assert (tmp_path / "new").stat().st_mode & 0o077 == 0
+    (tmp_path / "new" / "receipts.pem").unlink()  # as when it is changed
+    changed = Keys.of(tmp_path / "new")
+    assert PublicKey.from_pem(public.read_bytes()) == changed.receipts.public != keys.receipts.public
 
 
 def test_a_start_request_of_a_stranger_starts_nothing(tmp_path):

@@ -10,6 +10,7 @@ from tests.coordinator.test_access import refused
 from tests.coordinator.test_service import NAMES, network
 
 from matl.attest.keys import SigningKey
+from matl.coordinator import incoming
 from matl.coordinator.limits import Limits, Rate
 from matl.protocol.envelope import LARGEST_HEAD, Head, frame
 from matl.protocol.messages import InviteRequest
@@ -178,6 +179,23 @@ def test_only_so_much_arrives_at_the_same_time(tmp_path):
             gate.set()
             assert [one.duplicate for one in await asyncio.gather(*tasks)] == [False, False]
             assert not (await cid.send()).duplicate
+
+    asyncio.run(scenario())
+
+
+def test_what_takes_too_long_to_arrive_is_given_up(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path, Limits(upload_seconds=0.2)) as kit:
+            ann, bob, _ = await network(kit)
+            never, started = asyncio.Event(), asyncio.Event()
+            arriving = held_back(await ann.message(), never, started)
+            await refused(kit.service.submit(None, "demo", 0, arriving), "busy", "too_slow")
+            assert (await kit.service.metrics(kit.admin)).counters["submissions.arriving"] == 0
+            assert not staged(tmp_path)
+
+            monkeypatch.setattr(incoming, "_HEAD_SECONDS", 0.1)
+            arriving = held_back((await bob.message())[:20], never, started)
+            await refused(kit.service.submit(None, "demo", 0, arriving), "busy", "too_slow")
 
     asyncio.run(scenario())
 

@@ -153,11 +153,11 @@ def test_clients_that_drip_hold_up_neither_a_deadline_nor_the_end(tmp_path):
 
 
 def test_a_round_that_is_cut_off_again_and_again_comes_to_the_same_model(tmp_path, monkeypatch):
-    settings = {**settings_of(rounds=2, deadline=60.0), "mode": "mode1"}  # which draws from the judge's seed
+    settings = {**settings_of(rounds=2, deadline=60.0), "mode": "mode1"}
     coordinator, ledger, note = case.Coordinator(tmp_path, {RUN: settings}), case.Ledger(), tmp_path / "halted"
     monkeypatch.setattr(case, "MATL", [sys.executable, str(Path(halting.__file__))])
     monkeypatch.setenv("MATL_TEST_HALTED", str(note))
-    hashes = []
+    came_to = []
 
     async def story():
         monkeypatch.setenv("MATL_TEST_HALT", halting.PLACES[0])
@@ -166,7 +166,7 @@ def test_a_round_that_is_cut_off_again_and_again_comes_to_the_same_model(tmp_pat
             for place in halting.PLACES:
                 await until(note.exists)
                 await asyncio.to_thread(coordinator.kill)
-                hashes.append(note.read_text())
+                came_to.append(note.read_text())
                 note.unlink()
                 row, updates = await stored(coordinator.store_url, 0)
                 assert row.status == ("committed" if place == "after the commit" else "judging")
@@ -181,6 +181,6 @@ def test_a_round_that_is_cut_off_again_and_again_comes_to_the_same_model(tmp_pat
     finally:
         coordinator.stop()
     row, _ = asyncio.run(stored(coordinator.store_url, 0))
-    assert hashes == [row.next_model_hash] * 3
+    assert came_to == [f"{row.seed} {row.next_model_hash}"] * 3
     found = case.check(coordinator.store_url, settings, ledger)
     assert (found.problems, found.acknowledged) == ([], 10)

@@ -57,6 +57,24 @@ def test_wrong_options_are_wrong_first(begun):
         LocalNetwork.of(begun.folder, {"clients": 0})
 
 
+def test_another_number_of_guests_may_be_asked_for(begun):
+    more = LocalNetwork.of(begun.folder, {}, guests=2)
+    assert (more.run.terms.guests, more.run.config, more.rounds) == (2, begun.run.config, 3)
+    more.write()
+    assert LocalNetwork.of(begun.folder, {}) == more
+    none = LocalNetwork.of(begun.folder, {"rounds": 4}, guests=0)
+    assert (none.run.terms.guests, none.rounds) == (0, 4)
+
+
+@pytest.mark.parametrize("name", ["matl.db", "receipts.pem", "admin.token", "audit.log", "url"])
+def test_simulated_clients_do_not_join_a_coordinator_with_real_ones(tmp_path, name):
+    (tmp_path / "notes.txt").write_text("nothing of a coordinator's")
+    assert LocalNetwork.of(tmp_path, GIVEN).rounds == 3
+    (tmp_path / name).write_text("")
+    with pytest.raises(StateError, match=rf"holds {name} and no network\.toml: .* serve it with matl serve"):
+        LocalNetwork.of(tmp_path, GIVEN)
+
+
 @pytest.mark.parametrize("content", ["no = toml = at all", "clients = -1\n", b"\xff"])
 def test_a_damaged_folder_is_named(begun, content):
     (begun.folder / "network.toml").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -78,6 +96,7 @@ def test_one_process_has_a_folder_and_a_killed_one_gives_it_back(tmp_path):
         other.kill()
         other.communicate()
     with in_use(tmp_path / "net"):
+        assert (tmp_path / "net").stat().st_mode & 0o077 == 0
         assert (tmp_path / "net" / "lock").stat().st_mode & 0o077 == 0
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from matl.client import AsyncMATLClient
 from matl.errors import InvalidValueError
+from matl.network import local
 from matl.network.folder import LocalNetwork, in_use
 from matl.network.local import open_network
 from matl.network.operating import Operator
@@ -29,9 +30,9 @@ def model_of(settings):
 
 
 @asynccontextmanager
-async def opened(network, sink=lambda event: None):
+async def opened(network, sink=lambda event: None, say=lambda line: None):
     with in_use(network.folder), free_socket("127.0.0.1", 0) as listener:
-        async with open_network(network, listener=listener, sink=sink) as live:
+        async with open_network(network, listener=listener, sink=sink, say=say) as live:
             yield live
 
 
@@ -155,6 +156,55 @@ def test_a_guest_takes_part_with_the_sdk(tmp_path, attack):
     assert None not in verdicts
     assert values_hash(np.concatenate([array.ravel() for array in model.values()])) == summary.model_hash
     assert summary.clients == 12  # the guest is none of the simulation's
+
+
+def test_whom_a_round_waits_for_is_said_and_a_revoked_guest_is_none_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(local, "_PATIENCE", 0.2)
+    monkeypatch.setattr(local, "_SOON", 0.2)
+    network = LocalNetwork.of(tmp_path / "net", {**BASE, "mode": "mode0", "rounds": 2}, guests=1)
+    said = []
+
+    async def heard(words):
+        async with asyncio.timeout(30):
+            while words not in said:
+                await asyncio.sleep(0.05)
+
+    async def work():
+        async with opened(network, say=said.append) as live:
+            fleet = asyncio.create_task(live.to_the_end())
+            await heard("round 0 waits for 1 client not invited or not joined yet")
+            with Operator.of(network.folder) as operator:
+                made = await asyncio.to_thread(operator.invite, InviteRequest(client_id="hospital-4"))
+            async with AsyncMATLClient(live.doors.url, client_id="hospital-4", folder=tmp_path / "guest") as client:
+                await client.join(made.token)
+                await heard("round 0 waits for hospital-4")
+                assert await live.rounds_done() == 0
+            await live._service.revoke(local._OWNER, "hospital-4")
+            await asyncio.wait_for(fleet, 30)
+            return await live.summary(), await live._service.rounds(local._OWNER, live.run)
+
+    summary, page = asyncio.run(work())
+    assert (summary.rounds, summary.failed_rounds) == (2, 0)
+    assert [view.accepted for view in page.rounds] == [12, 12]
+
+
+def test_a_round_that_waits_for_guests_goes_on_without_them_once_there_are_to_be_none(tmp_path):
+    settings = {**BASE, "mode": "mode0"}
+    network = LocalNetwork.of(tmp_path / "net", settings, guests=2)
+
+    async def some():
+        async with opened(network) as live:
+            work = asyncio.create_task(live.to_the_end())
+            async with asyncio.timeout(30):
+                while len(await live._service.store.updates(live.run, 0)) < 12:
+                    await asyncio.sleep(0.05)
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            return await live.rounds_done()
+
+    assert asyncio.run(some()) == 0
+    alone = serve(LocalNetwork.of(tmp_path / "net", {}, guests=0))
+    assert alone.model_hash == model_of(settings)[0]
 
 
 def test_what_cannot_travel_is_refused_before_anything_is_written(tmp_path):

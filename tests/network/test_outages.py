@@ -428,7 +428,7 @@ def test_a_client_whose_clock_is_wrong_is_told_so_and_keeps_its_update(tmp_path,
                 assert member.waiting == 1
                 off = timedelta(0)  # somebody sets it
                 assert len(await member.flush()) == 1
-            await town.service.live(RUN).hurry()
+            await town.service.live(RUN).hurry(town.service.live(RUN).round.number)
             assert (await town.round_of(0)).accepted == 1
 
     asyncio.run(story())

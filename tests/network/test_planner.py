@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from matl.errors import InvalidValueError
-from matl.network.planner import planner
+from matl.errors import ConfigError, InvalidValueError
+from matl.network.planner import planner, stranger
 from matl.records import Visibility
 from matl.simulation import RunConfig, build_simulation
 from matl.simulation.randomness import derive_seed
@@ -43,7 +43,7 @@ def test_a_served_run_draws_its_seeds_from_nowhere():
     made = plan(SETTINGS)
     assert made.judge_seed is None
     assert made.arrival is None
-    assert (made.rules.target, made.rules.quorum, made.rules.deadline) == (9, 6, None)
+    assert (made.rules.target, made.rules.quorum, made.rules.deadline) == (9, 6, 600)
 
 
 def test_those_who_stay_are_the_target():
@@ -88,3 +88,19 @@ def test_an_oracle_seals_the_channel(tmp_path):
     assert made.oracle.url == "https://oracle:8450"
     assert made.oracle.config == made.workload.config_digest
     assert made.judge is not None
+
+
+@pytest.mark.parametrize("dataset", [{"name": "csv", "label": "ill"}, "synthetic"])
+def test_who_begins_a_run_over_the_network_names_no_files(tmp_path, dataset):
+    token = tmp_path / "admin.token"
+    token.write_text("matl_op_secret\n")
+    token.chmod(0o600)
+    settings = {"dataset": dataset, "clients": 4}
+    if isinstance(dataset, dict):
+        settings["dataset"] = dataset | {"path": str(token)}
+    else:
+        source = {"url": "https://mine", "token_file": str(token), "measurements": ["ab" * 32], "software": True}
+        settings["network"] = {"oracle": source}
+    with pytest.raises(ConfigError, match="files are named by the coordinator's own settings alone") as caught:
+        stranger("demo", settings)
+    assert "matl_op_secret" not in str(caught.value)

@@ -96,10 +96,9 @@ def test_a_run_over_tls_with_postgresql(tmp_path, postgres_url):
 
     told = asyncio.run(state_of(longer))
     assert (told["status"], told["rounds"], told["round"]) == ("running", 3, 2)
-    other = settings.model_copy(update={"runs": {"hospitals": {**RUN, "seed": 5}}})
-    told = asyncio.run(state_of(other))
-    assert (told["code"], told["reason"]) == ("conflict", "broken_run")
-    assert "was begun with settings of digest" in told["message"]
+    other = settings.model_copy(update={"runs": {"hospitals": {**RUN, "seed": 5, "network": {"rounds": 3}}}})
+    with pytest.raises(ConfigError, match=r"hospitals\.seed: begun with 10, the file says 5"):
+        asyncio.run(state_of(other))
 
 
 def test_a_certificate_of_the_own_key_says_who_a_client_is(tmp_path):
@@ -254,3 +253,18 @@ def test_who_begins_a_request_and_does_not_go_on_is_hung_up_on(tmp_path, monkeyp
     answers, statuses = asyncio.run(work())
     assert not any(answer.startswith(b"HTTP/1.1 2") for answer in answers)
     assert statuses == (200, 200)
+
+
+def test_a_run_that_is_begun_over_the_network_has_no_files_read(tmp_path):
+    async def scenario():
+        settings = NetworkSettings(folder=tmp_path, port=0)
+        async with open_coordinator(settings) as doors:
+            with Operator.of(tmp_path, url=doors.url) as line:
+                dataset = {"name": "csv", "path": str(tmp_path / "admin.token"), "label": "ill"}
+                body = {"id": "odd", "settings": {"dataset": dataset, "clients": 4}}
+                answer = await asyncio.to_thread(line._client.post, "/v1/runs", json=body)
+                assert answer.status_code == 422
+                assert "files are named by the coordinator's own settings alone" in answer.text
+                assert (tmp_path / "admin.token").read_text().strip() not in answer.text
+
+    asyncio.run(scenario())

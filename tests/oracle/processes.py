@@ -47,6 +47,12 @@ class Library:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def refused(self, *arguments: str) -> str:
+        """Standard error of a command that fails."""
+        done = subprocess.run(**self._arguments(*arguments), capture_output=True, timeout=120, check=False)
+        assert done.returncode != 0
+        return str(done.stderr)
+
     @contextmanager
     def oracle(self, config: Path, folder: Path, *options: str, fresh: Path | None = None) -> Iterator[Serving]:
         """A process that serves, until it is killed; with ``fresh`` it compiles its code anew, in that folder."""

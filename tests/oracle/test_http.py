@@ -78,6 +78,17 @@ def test_there_is_no_tpm_to_challenge(scene: Scene) -> None:
     assert problem(ask(scene, "POST", "/v1/activations", json={"blob": "A" * 9000}))[0] in (413, 422)
 
 
+def test_a_round_that_was_judged_is_told(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    asked, boxes = brief(scene)
+    body = part(asked) + b"".join(map(part, boxes.values()))
+    with caplog.at_level("INFO", "matl.oracle"):
+        assert ask(scene, "POST", "/v1/judge", content=body).status_code == 200
+        assert ask(scene, "POST", "/v1/judge", content=body).status_code == 200  # the same answer, nothing judged
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "matl.oracle"]
+    assert told.startswith("judged round 0 of ")
+    assert f": {len(boxes)} updates, " in told
+
+
 @pytest.mark.parametrize("shown", [None, "", "Bearer", "Bearer wrong", "Basic abc", "Bearer \xe4"])
 def test_judgement_is_for_who_holds_the_token(scene: Scene, shown: str | None) -> None:
     headers = {} if shown is None else {"Authorization": shown.encode("latin-1")}

@@ -60,6 +60,8 @@ def test_one_byte_of_the_code_changes_what_is_proved_and_clients_refuse_it(
         told = json.loads(changed.matl("oracle", "check", serving.url, "--software", "--json", "--measurement",
                                        serving.measurement))  # fmt: skip
         assert told["hardware_root"] is False
+        refused = changed.refused("oracle", "check", serving.url, "--software", "--measurement", expected)
+        assert f"expected the measurement {expected}, the oracle proves {serving.measurement}" in refused
 
 
 def test_one_byte_of_the_configuration_and_every_term_of_the_policy_count(config: Path) -> None:

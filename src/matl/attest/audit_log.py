@@ -18,6 +18,7 @@ from matl.journal import Head, Journal, read_journal
 __all__ = ["AuditEntry", "AuditLog", "read_audit_log"]
 
 _KIND = "matl audit log"
+_ADVICE = "find out by whom, and compare it with a copy: that of a backup, or what a witness remembers"
 _LONGEST = 256  # characters of a word
 
 
@@ -103,7 +104,7 @@ class AuditLog:
         StorageError
             It cannot be written.
         """
-        return cls(Journal.create(path, {"kind": _KIND}), clock)
+        return cls(Journal.create(path, {"kind": _KIND}, advice=_ADVICE), clock)
 
     @classmethod
     def open(cls, path: Path, witness: Head | None = None, clock: Clock = system_clock) -> AuditLog:
@@ -114,7 +115,7 @@ class AuditLog:
         StateError
             It was lost, cut off, rolled back or changed, as far as that can be seen, or another process uses it.
         """
-        journal = Journal.open(path, witness)
+        journal = Journal.open(path, witness, advice=_ADVICE)
         try:
             _entries(path, journal.records)
         except StateError:
@@ -188,7 +189,7 @@ def read_audit_log(path: Path, witness: Head | None = None) -> tuple[list[AuditE
         It was lost, cut off, rolled back or changed, as far as that can be seen; the message names the first line that
         is broken.
     """
-    records, head = read_journal(path, witness)
+    records, head = read_journal(path, witness, advice=_ADVICE)
     return _entries(path, records), head
 
 

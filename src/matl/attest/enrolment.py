@@ -32,6 +32,7 @@ PREFIX = "matl_inv_"
 """How every invitation begins."""
 
 _VERSION = 1
+_REPLACE = "it comes back with a new key, and an invitation that replaces the old one (--replaces)"
 
 
 class Standing(StrEnum):
@@ -175,7 +176,8 @@ class Roster:
     Parameters
     ----------
     identities : mapping of str to Identity
-        By client id. Revoked ones stay: neither their ids nor their keys are free.
+        By client id. Revoked ones stay: an id is its owner's for good, and a key never comes back. Whoever was revoked
+        or lost a key comes with a new one and an invitation that replaces the old.
     invitations : mapping of str to Invitation
         By hash.
 
@@ -194,7 +196,7 @@ class Roster:
     >>> roster.enrol(other, challenger, now=now)
     Traceback (most recent call last):
         ...
-    matl.errors.ProtocolError: 'alice' is enrolled with another key; ask for an invitation that replaces it
+    matl.errors.ProtocolError: 'alice' is enrolled with another key; ask for an invitation that replaces it (--replaces)
     """
 
     identities: Mapping[str, Identity] = field(default_factory=lambda: MappingProxyType({}))
@@ -271,7 +273,7 @@ class Roster:
         known = self.identities.get(request.client_id)
         if known is not None and known.key == key:
             if known.revoked_at is not None:
-                raise ProtocolError("revoked", f"{request.client_id!r} was revoked with this key; it needs a new one")
+                raise ProtocolError("revoked", f"{request.client_id!r} was revoked with this key; {_REPLACE}")
             return self, known
         invitation = self._invitation(text, known, now)
         if any(other.key == key for other in self.identities.values()):
@@ -348,11 +350,17 @@ class Roster:
         found = find(self.invitations, text.invitation)
         invitation = self.invitations[found] if found is not None else None
         if invitation is None or invitation.client_id not in (None, text.client_id):
-            raise ProtocolError("invitation", "there is no such invitation for this client; ask the operator for one")
+            raise ProtocolError(
+                "invitation",
+                "there is no such invitation for this client; ask the operator for one, made with "
+                "--replaces if it was revoked or lost its key",
+            )
+        if known is not None and known.revoked_at is not None and not invitation.replaces:
+            raise ProtocolError("revoked", f"{text.client_id!r} was revoked; {_REPLACE}")
         if known is not None and not invitation.replaces:
             raise ProtocolError(
                 "enrolled",
-                f"{text.client_id!r} is enrolled with another key; ask for an invitation that replaces it",
+                f"{text.client_id!r} is enrolled with another key; ask for an invitation that replaces it (--replaces)",
             )
         if not invitation.uses_left or invitation.expires_at <= unix_ms(now):
             raise ProtocolError(

@@ -24,6 +24,7 @@ from matl.cli.plan import planning
 from matl.cli.report import report
 from matl.cli.run import run
 from matl.cli.serve import serve
+from matl.cli.status import status
 from matl.cli.sweep import sweep_cells
 from matl.cli.token import token
 from matl.cli.tune import tune_settings
@@ -49,6 +50,7 @@ app.command("tune")(tune_settings)
 app.command()(report)
 app.command()(up)
 app.command()(serve)
+app.command()(status)
 app.command()(invite)
 app.add_typer(token, name="token")
 app.command()(backup)

@@ -10,19 +10,15 @@ import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, show
-from matl.cli.network import require_server, settings_of
+from matl.cli.network import LOCAL, Place, require_server, settings_of
 
 __all__ = ["backup", "restore"]
-
-_LOCAL = Path("matl-network")
 
 
 def backup(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="Folder to write; it may not be there yet.")],
     *,
-    of: Annotated[
-        Path, typer.Option("--of", metavar="FILE|FOLDER", help="Settings of `matl serve`, or folder of `matl up`.")
-    ] = _LOCAL,
+    folder: Place = LOCAL,
     as_json: options.AsJson = False,
 ) -> None:
     """Copy a coordinator: database, payloads, models, keys, audit log. It may run meanwhile.
@@ -32,7 +28,7 @@ def backup(
     require_server()
     from matl.network.saving import save
 
-    saved = asyncio.run(save(settings_of(of), target))
+    saved = asyncio.run(save(settings_of(folder), target))
     if as_json:
         print_json(saved.as_dict())
         return
@@ -47,9 +43,7 @@ def backup(
 def restore(
     source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A folder that `matl backup` wrote.")],
     *,
-    to: Annotated[
-        Path, typer.Option("--to", metavar="FILE|FOLDER", help="Settings of `matl serve`, or folder for `matl up`.")
-    ] = _LOCAL,
+    folder: Place = LOCAL,
     digest: Annotated[
         str | None, typer.Option(help="Refuse any backup but the one with this digest.", show_default=False)
     ] = None,
@@ -60,9 +54,9 @@ def restore(
     from matl.files import make_directory
     from matl.network.saving import put_back
 
-    if not to.exists() and not to.suffix:
-        make_directory(to)
-    saved = asyncio.run(put_back(source, settings_of(to), digest=digest))
+    if not folder.exists() and not folder.suffix:
+        make_directory(folder)
+    saved = asyncio.run(put_back(source, settings_of(folder), digest=digest))
     if as_json:
         print_json(saved.as_dict())
         return

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from matl.cli.exit_codes import ExitCode
 from matl.errors import RunInterrupted, StorageError
 from matl.events import Event, EventSink
 
@@ -170,12 +172,19 @@ def write(text: str) -> None:
 
 @contextlib.contextmanager
 def _standard_output() -> Iterator[None]:
-    """See that what is written within arrives; raises StorageError if standard output is closed or full."""
+    """See that what is written within arrives; raises StorageError if standard output is closed or full.
+
+    A reader who has read enough, such as ``head``, is no failure that anybody needs to be told of.
+    """
     if sys.stdout is None:
         raise StorageError("cannot write to standard output: it is closed")
     try:
         yield
         sys.stdout.flush()
+    except BrokenPipeError as error:
+        # What is left in the buffer would be written once more when the process ends, and fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.STORAGE) from error
     except OSError as error:
         raise StorageError(f"cannot write to standard output: {error.strerror or error}") from error
 

@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, show
-from matl.cli.network import require_server, settings_of
+from matl.cli.network import LOCAL, Place, require_server, settings_of
 
 __all__ = ["database"]
 
 database = typer.Typer(help="Look after the database of a coordinator.", no_args_is_help=True)
 
-Of = Annotated[
-    Path, typer.Option("--of", metavar="FILE|FOLDER", help="Settings of `matl serve`, or folder of `matl up`.")
-]
-
 
 @database.command("status")
-def status(*, of: Of = Path("matl-network"), as_json: options.AsJson = False) -> None:
+def status(*, folder: Place = LOCAL, as_json: options.AsJson = False) -> None:
     """Say of which version the tables are, and which one this library needs."""
     require_server()
     from matl.network.hosting import versions
 
-    current, needed = asyncio.run(versions(settings_of(of)))
+    current, needed = asyncio.run(versions(settings_of(folder)))
     if as_json:
         print_json({"version": current, "needed": needed, "up_to_date": current == needed})
         return
@@ -36,12 +30,17 @@ def status(*, of: Of = Path("matl-network"), as_json: options.AsJson = False) ->
 
 
 @database.command("upgrade")
-def upgrade(*, of: Of = Path("matl-network")) -> None:
-    """Bring the tables to the version of this library, or make them. Stop the coordinator and back it up before."""
+def upgrade(*, folder: Place = LOCAL) -> None:
+    """Bring the tables to the version of this library, or make them. Stop the coordinator and back it up before.
+
+    The folder is taken for as long: while a coordinator runs from it, nothing is changed.
+    """
     require_server()
+    from matl.network.folder import in_use
     from matl.network.hosting import upgrade_database, versions
 
-    settings = settings_of(of)
-    asyncio.run(upgrade_database(settings))
+    settings = settings_of(folder)
+    with in_use(settings.folder):
+        asyncio.run(upgrade_database(settings))
     current, _ = asyncio.run(versions(settings))
     show(f"tables of version {current}", markup=False)

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from matl.cli import options
-from matl.cli.console import print_json, show
-from matl.cli.network import Ca, Folder, TokenFile, Url, operator
+from matl.cli.console import print_json, stderr, write
+from matl.cli.network import Ca, Folder, TokenFile, Url, asked, operator
+from matl.protocol.messages import InviteRequest
 
 __all__ = ["invite"]
 
@@ -35,15 +36,20 @@ def invite(
 ) -> None:
     """Make an invitation, with which a client becomes one of the federation.
 
-    It is shown once and kept nowhere: give it to the client over a line that nobody else reads.
+    It is shown once and kept nowhere: give it to the client over a line that nobody else reads. It stands alone on
+    standard output.
     """
+    request = asked(
+        InviteRequest, {"CLIENT": client, "--uses": uses, "--hours": hours, "--replaces": replaces},
+        ("client_id", "uses", "lifetime_hours", "replaces"),
+    )  # fmt: skip
     with operator(folder, url, token_file, ca) as line:
-        from matl.protocol.messages import InviteRequest
-
-        request = InviteRequest(client_id=client, uses=uses, lifetime_hours=hours, replaces=replaces)
         made = line.invite(request)
         if as_json:
             print_json({**made.model_dump(mode="json"), "url": line.url})
             return
-        show(made.token, markup=False)
-        show(f"good until {made.expires_at:%Y-%m-%d %H:%M} UTC, at {line.url}", markup=False, style="dim")
+        write(f"{made.token}\n")
+        stderr.print(
+            f"good until {made.expires_at:%Y-%m-%d %H:%M} UTC, at {line.url}",
+            markup=False, soft_wrap=True, style="dim",
+        )  # fmt: skip

@@ -115,7 +115,8 @@ def _trackers(incomplete: str) -> list[str]:
 
 
 ConfigFile = Annotated[
-    Path | None, typer.Argument(help="TOML file with any of the options below as keys.", show_default=False)
+    Path | None,
+    typer.Argument(help="TOML file with any of the configuration options below as keys.", show_default=False),
 ]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.", show_default="runs/...")]
 Resume = Annotated[

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +20,7 @@ import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, show
-from matl.errors import InvalidValueError, MissingExtraError, StateError
+from matl.errors import AttestationError, InvalidValueError, MissingExtraError, StateError
 
 if TYPE_CHECKING:
     from matl.attest.measurement import Measurement
@@ -155,6 +157,16 @@ def check(
     from matl.client.evidence import OraclePins
     from matl.client.sealed import OracleWatch
 
+    for one in measurement:
+        if not re.fullmatch("[0-9a-f]{64}", one):
+            raise InvalidValueError(
+                f"expected --measurement as 64 digits 0-9a-f, as `matl oracle measure` prints them, got {one!a:.80}"
+            )
+    if not software and not vendor_keys:
+        raise InvalidValueError(
+            "expected --vendor-key, the root key of the maker of the oracle's TPM, got none: no hardware could prove "
+            "anything; to try out an oracle that was started with --software, give --software here too"
+        )
     pins = OraclePins(
         measurements=frozenset(measurement),
         software=software,
@@ -163,7 +175,10 @@ def check(
         pcr=pcr,
     )
 
-    found = asyncio.run(OracleWatch(pins, url, ca=ca).known())
+    try:
+        found = asyncio.run(OracleWatch(pins, url, ca=ca).known())
+    except AttestationError as error:
+        raise AttestationError(error.code, _in_options(error, measurement)) from error
     claims = found.claims
     if as_json:
         print_json(
@@ -185,6 +200,16 @@ def check(
     show(f"it judges rounds of at least {found.policy.least_clients} clients that count", markup=False)
 
 
+def _in_options(error: AttestationError, expected: list[str]) -> str:
+    """What does not hold, by the options of the command."""
+    if error.code == "measurement" and (found := re.match("[0-9a-f]{64}(?= runs there)", str(error))):
+        return (
+            f"expected the measurement {' or '.join(expected)}, the oracle proves {found.group()}: it runs another "
+            "version, configuration or --least-clients than --measurement was taken from"
+        )
+    return str(error).replace("software=True was not given", "--software was not given")
+
+
 async def _serve(started: Oracle, host: str, port: int, given: dict[str, Any]) -> None:
     from matl.oracle.serving import server
 
@@ -192,6 +217,11 @@ async def _serve(started: Oracle, host: str, port: int, given: dict[str, Any]) -
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)
+    told = logging.StreamHandler()
+    told.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%Y-%m-%d %H:%M:%S"))
+    log = logging.getLogger("matl.oracle")
+    log.setLevel(logging.INFO)
+    log.addHandler(told)
     try:
         listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

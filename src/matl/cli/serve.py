@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,7 +33,8 @@ def serve(
     """Serve runs to clients elsewhere, until SIGTERM or Ctrl-C.
 
     The address, and the token of the first operator, are in files of the folder that the settings name. Runs of the
-    file are begun where there are none yet, and gone on with otherwise.
+    file are begun where there are none yet, and gone on with otherwise. What happens is told in lines with their time:
+    rounds that end, clients that come or are put into quarantine, and rounds that wait for updates.
     """
     require_server()
     from matl.network.checking import check_all
@@ -55,6 +57,10 @@ def serve(
     asyncio.run(_serve(settings, shown=not quiet))
 
 
+def _say(line: str) -> None:
+    stderr.print(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S%z} {line}", markup=False, soft_wrap=True)
+
+
 async def _serve(settings: NetworkSettings, *, shown: bool) -> None:
     from matl.network.folder import in_use
     from matl.network.hosting import open_coordinator
@@ -62,11 +68,12 @@ async def _serve(settings: NetworkSettings, *, shown: bool) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
-    with in_use(settings.folder):
-        async with open_coordinator(settings) as doors:
+    with in_use(settings.folder, advice="end that one, or give this one another folder in the file"):
+        async with open_coordinator(settings, say=_say if shown else None) as doors:
             if shown:
                 also = f", gRPC at {doors.grpc_url}" if doors.grpc_url is not None else ""
-                stderr.print(f"coordinator: {doors.url}{also}, files: {settings.folder}", markup=False, soft_wrap=True)
+                where = f"{doors.url}{also} (documents: {doors.url}/docs), files: {settings.folder}"
+                stderr.print(f"coordinator: {where}", markup=False, soft_wrap=True)
             await stop.wait()
             if shown:
                 stderr.print("stopping; nothing is lost", markup=False)

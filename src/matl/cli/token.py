@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from matl.cli import options
-from matl.cli.console import print_json, show
-from matl.cli.network import Ca, Folder, TokenFile, Url, operator
+from matl.cli.console import print_json, show, stderr, write
+from matl.cli.network import Ca, Folder, TokenFile, Url, asked, operator
 from matl.cli.tables import table
 from matl.protocol.messages import OperatorTokenView, TokenRequest
 
@@ -60,9 +60,12 @@ def issue(
     ca: Ca = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a token. It is shown once and kept nowhere."""
+    """Make a token. It is shown once and kept nowhere, and stands alone on standard output."""
+    request = asked(
+        TokenRequest, {"NAME": name, "--scope": scope.value, "--days": days}, ("name", "scope", "lifetime_days")
+    )
     with operator(folder, url, token_file, ca) as line:
-        _tell(line.issue(TokenRequest(name=name, scope=scope.value, lifetime_days=days)), as_json=as_json)
+        _tell(line.issue(request), as_json=as_json)
 
 
 @token.command("rotate")
@@ -75,7 +78,7 @@ def rotate(
     ca: Ca = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a token that takes another one's place. It is shown once and kept nowhere."""
+    """Make a token that takes another one's place. It is shown once and kept nowhere, alone on standard output."""
     with operator(folder, url, token_file, ca) as line:
         _tell(line.rotate(token_id), as_json=as_json)
 
@@ -99,7 +102,8 @@ def _tell(made: OperatorTokenView, *, as_json: bool) -> None:
     if as_json:
         print_json(made.model_dump(mode="json"))
         return
-    show(made.secret, markup=False)
-    show(
-        f"{made.scope} token {made.id} of {made.name}, good until {made.expires_at:%Y-%m-%d}", markup=False, style="dim"
-    )
+    write(f"{made.secret}\n")
+    stderr.print(
+        f"{made.scope} token {made.id} of {made.name}, good until {made.expires_at:%Y-%m-%d}",
+        markup=False, soft_wrap=True, style="dim",
+    )  # fmt: skip

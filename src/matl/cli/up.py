@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -76,11 +76,12 @@ def up(
     with (
         in_use(folder),
         free_socket(_HOST, _PORT if port is None else port, search=port is None) as listener,
-        observing(chosen, folder, log=log or (), watch=watch, verbosity=shown) as sink_for,
+        ExitStack() as display,
     ):
-        asyncio.run(
-            _up(network, listener, grpc_port, sink_for(chosen.label), leave=leave, as_json=as_json, shown=shown)
+        sink = display.enter_context(observing(chosen, folder, log=log or (), watch=watch, verbosity=shown))(
+            chosen.label
         )
+        asyncio.run(_up(network, listener, grpc_port, sink, display.close, leave=leave, as_json=as_json, shown=shown))
 
 
 async def _up(
@@ -88,6 +89,7 @@ async def _up(
     listener: socket.socket,
     grpc_port: int | None,
     sink: EventSink,
+    end_display: Callable[[], None],
     *,
     leave: bool,
     as_json: bool,
@@ -96,12 +98,18 @@ async def _up(
     from matl.network.local import open_network
 
     with _stopping() as stop:
-        async with open_network(network, listener=listener, grpc_port=grpc_port, sink=sink) as live:
+
+        def say(line: str) -> None:
+            if shown >= 0:
+                stderr.print(line, markup=False, soft_wrap=True)
+
+        async with open_network(network, listener=listener, grpc_port=grpc_port, sink=sink, say=say) as live:
             if shown >= 0:
                 await _greet(network, live)
             if not await _unless(stop, live.to_the_end()):
                 raise RunInterrupted(await _left(network, live))
             summary = await live.summary()
+            end_display()  # it draws over whatever is printed meanwhile, and takes standard output for its own
             if as_json:
                 print_json(summary.as_dict())
             else:

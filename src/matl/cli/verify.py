@@ -124,10 +124,16 @@ def audit(
 ) -> None:
     """Check that no line of an audit log was changed, left out or cut off, and print it.
 
+    Line 1 says what the file is, and is no action: those are numbered from 2.
+
     An end that was cut off together with the head beside the file is seen by a witness alone: keep the last line that
     this prints in another place.
     """
     known = None if witness is None else _head(witness)
+    if not file.is_file():
+        raise InvalidValueError(
+            f"{file} cannot be read: there is no such file; a coordinator's is audit.log in its folder"
+        )
     entries, head = read_audit_log(file, known)
     if as_json:
         print_json(
@@ -158,8 +164,16 @@ def _public_key(text: str) -> PublicKey:
     path = Path(text)
     try:
         if path.is_file():
-            return PublicKey.from_pem(_read(path, LARGEST_KEY))
+            pem = _read(path, LARGEST_KEY)
+            if b"PRIVATE KEY" in pem:
+                raise InvalidValueError(
+                    f"expected --key as a public key, {path} is the private one that its owner signs with: keep it, "
+                    "and give the public key that belongs to it, as receipts.pub.pem does to receipts.pem"
+                )
+            return PublicKey.from_pem(pem)
         return PublicKey(base64.b64decode(text, validate=True))
+    except InvalidValueError:
+        raise
     except (binascii.Error, ValueError, ProtocolError, OSError) as error:
         raise InvalidValueError(f"expected --key as a PEM file or base64 of DER, got {text!a:.80}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from matl.errors import InvalidValueError
@@ -10,10 +11,13 @@ from matl.protocol.messages import RunView
 __all__ = ["choose", "insist"]
 
 _OVER = {"stopped", "finished"}
+_LOG = logging.getLogger("matl.client")
 
 
 def choose(runs: Sequence[RunView], name: str | None) -> RunView:
     """The run of that name; without one, the only run that is not over, or the only run there is.
+
+    Where it is one of several and none was named, the log ``matl.client`` says which it is.
 
     Raises
     ------
@@ -28,6 +32,8 @@ def choose(runs: Sequence[RunView], name: str | None) -> RunView:
         raise InvalidValueError(f"the coordinator has no run {name!r}; it has: {listed or 'none'}")
     going = [run for run in runs if run.status not in _OVER] or list(runs)
     if len(going) == 1:
+        if len(runs) > 1:
+            _LOG.warning("taking part in run %r; say so with run=%r. There are: %s", going[0].id, going[0].id, listed)
         return going[0]
     if not going:
         raise InvalidValueError("the coordinator has no run yet; its operator starts one")

@@ -12,7 +12,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from matl.attest.claims import Clock, system_clock
-from matl.attest.enrolment import EnrolmentRequest
+from matl.attest.enrolment import PREFIX, EnrolmentRequest
 from matl.attest.session import SessionText
 from matl.client.folder import ClientFolder
 from matl.client.retrying import Retrying
@@ -138,13 +138,16 @@ class Connection:
         InvalidValueError
             The invitation does not look like one.
         """
-        folder = self._folder
+        folder, token = self._folder, invitation.strip()
         challenge = await self.raw(lambda transport: transport.challenge())
         try:
-            signed = EnrolmentRequest.signed(folder.client_id, folder.key, invitation.strip(), challenge)
+            signed = EnrolmentRequest.signed(folder.client_id, folder.key, token, challenge)
             nonce = hashlib.sha256(signed.text.to_bytes()).digest()
         except ProtocolError as error:
-            raise InvalidValueError(f"the invitation cannot be used: {error}; it begins with matl_inv_") from error
+            raise InvalidValueError(
+                f"the invitation cannot be used: expected {PREFIX} and 43 characters, got {len(token)} characters in "
+                "all, which is not a whole one; copy it again"
+            ) from error
         offered = {} if evidence is None else evidence(nonce)
         request = EnrolRequest(
             client_id=signed.client_id,

@@ -17,6 +17,7 @@ from matl.client.encoding import unpack_trained
 from matl.client.participation import Participation
 from matl.client.retrying import passing
 from matl.client.rounds import Round
+from matl.client.watching import Watch
 from matl.errors import ServiceError
 from matl.protocol.messages import Acknowledgement
 from matl.protocol.problems import Code
@@ -37,6 +38,7 @@ class TrainingLoop(ABC):
 
     _connection: Connection
     _part: Participation
+    _watch: Watch
 
     @abstractmethod
     async def next_round(self, *, wait: float | None = None) -> Round | None:
@@ -59,6 +61,9 @@ class TrainingLoop(ABC):
     async def rounds(self, count: int | None = None, *, patience: float = 3600.0) -> AsyncGenerator[Round, None]:
         """Round after round until the run is over, through outages of the coordinator.
 
+        Whenever the verdict on this client changes, the log ``matl.client`` says so with the reason, as a warning where
+        its updates do not count; and at the end in how many rounds they did.
+
         Parameters
         ----------
         count : int, optional
@@ -74,11 +79,14 @@ class TrainingLoop(ABC):
         given = 0
         while count is None or given < count:
             current = await self._patiently(patience)
+            await self._watch.look()
             if current is None:
-                return
+                break
             yield current
             self.pass_over(current)
             given += 1
+        await self._watch.look()
+        self._watch.summary((await self._part.chosen()).id)
 
     async def fit_loop(
         self,
@@ -90,6 +98,9 @@ class TrainingLoop(ABC):
     ) -> int:
         """Take part until the run is over. Where one round goes on without this client, it takes part in the next.
 
+        What is decided about its updates is in the log, see `rounds`. An arrival is not a verdict: that comes when the
+        round is judged.
+
         Parameters
         ----------
         train : callable
@@ -99,7 +110,8 @@ class TrainingLoop(ABC):
         rounds : int, optional
             How many at most.
         progress : callable, optional
-            ``progress(round, acknowledgement)`` is called for every update that arrived.
+            ``progress(round, acknowledgement)`` is called for every update that arrived. What became of earlier ones
+            is in `last_verdict`.
         patience : float
             As in `rounds`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any
 
@@ -19,11 +20,15 @@ from matl.params import Float32, ParamLayout
 from matl.protocol.messages import RoundView, RunView, UpdateView
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["Participation"]
+__all__ = ["LONGEST_WAIT", "PAUSE", "Participation"]
 
-_LONGEST_WAIT = 25.0  # seconds that a request stays open; below what proxies commonly cut
-_PAUSE = 1.0  # seconds between two questions, where a host answers at once that there is nothing
+LONGEST_WAIT = 25.0
+"""Seconds that a request stays open; below what proxies commonly cut."""
+PAUSE = 1.0
+"""Seconds between two questions, where a host answers at once that there is nothing."""
+
 _OVER = ("stopped", "finished")
+_LOG = logging.getLogger("matl.client")
 
 
 class Participation:
@@ -85,19 +90,20 @@ class Participation:
         ends = None if wait is None else time.monotonic() + wait
         while True:
             asked = time.monotonic()
-            left = _LONGEST_WAIT if ends is None else min(_LONGEST_WAIT, max(0.0, ends - asked))
+            left = LONGEST_WAIT if ends is None else min(LONGEST_WAIT, max(0.0, ends - asked))
             view = await self._open_round(run.id, left)
             if view is not None and not await self._is_past(view):
                 return await self._begin(view)
             run = await self.look()
             if run.status in _OVER:
+                _say_how_it_ended(run)
                 return None
             if ends is not None and time.monotonic() >= ends:
                 raise refusal(
                     Code.BUSY, f"no round of run {run.id!r} ({run.status}) opened in {wait:g} s", reason="no_round"
                 )
-            if time.monotonic() - asked < _PAUSE:
-                await asyncio.sleep(_PAUSE)
+            if time.monotonic() - asked < PAUSE:
+                await asyncio.sleep(PAUSE)
 
     def pass_over(self, number: int) -> None:
         """Be done with a round and all before it."""
@@ -108,15 +114,28 @@ class Participation:
         run = await self.chosen()
         return await self._connection.ask(lambda transport: transport.update(run.id, number, self._folder.client_id))
 
+    async def about(self, number: int) -> RoundView:
+        """A round, whatever became of it."""
+        run = await self.chosen()
+        return await self._connection.ask(lambda transport: transport.round(run.id, number))
+
     async def is_open(self, number: int) -> bool:
         """Whether a round still takes updates."""
+        return (await self.about(number)).status == "open"
+
+    async def is_past(self, number: int, *, wait: float) -> bool:
+        """Whether a round has ended, well or not; at most so many seconds are waited until it has."""
         run = await self.chosen()
-        view = await self._connection.ask(lambda transport: transport.round(run.id, number))
-        return view.status == "open"
+        view = await self._connection.ask(lambda transport: transport.current_round(run.id, after=number, wait=wait))
+        return view.number > number or view.status in ("committed", "failed")
 
     async def latest_model(self) -> dict[str, NDArray[Any]]:
         """The run's model as it stands now, as named arrays."""
         run = await self.look()
+        if run.status != "finished":
+            _LOG.warning(
+                "run %s is %s after %s: this is its model as it stands, not a final one", run.id, run.status, _done(run)
+            )
         vector, carried = await self._model(run.model_hash)
         return self._the_layout.unflatten(vector, carried=carried)
 
@@ -182,3 +201,15 @@ class Participation:
     async def _model(self, model_hash: str) -> tuple[Float32, dict[str, NDArray[Any]]]:
         path = await fetch_model(self._connection, model_hash, self._the_layout, self._folder.models)
         return await asyncio.to_thread(read_model, path, model_hash, self._the_layout)
+
+
+def _say_how_it_ended(run: RunView) -> None:
+    if run.status == "stopped":
+        _LOG.warning("run %s was stopped by its operator after %s", run.id, _done(run))
+    else:
+        _LOG.info("run %s is finished after %s", run.id, _done(run))
+
+
+def _done(run: RunView) -> str:
+    """How many of its rounds a run has behind it."""
+    return f"{run.round} rounds" if run.rounds is None else f"{run.round} of {run.rounds} rounds"

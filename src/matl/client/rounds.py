@@ -26,7 +26,7 @@ from matl.screening import largest_payload
 __all__ = ["Round", "fetch_model", "read_model"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Round:
     """A round to take part in.
 
@@ -47,8 +47,12 @@ class Round:
     view: RoundView
     spec: RoundSpec
     layout: ParamLayout
-    vector: Float32 = field(repr=False)
-    carried: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    vector: Float32
+    carried: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        recipe = ", ".join(f"{name}={value!r}" for name, value in self.recipe.items())
+        return f"Round(run={self.run!r}, number={self.number}, parameters={self.vector.size}, recipe=({recipe}))"
 
     @property
     def run(self) -> str:

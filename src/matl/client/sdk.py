@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -12,23 +11,24 @@ from numpy.typing import NDArray
 
 from matl.attest.claims import Clock, system_clock
 from matl.attest.keys import PublicKey, SigningKey
-from matl.attest.receipts import Receipt, verify_receipt
 from matl.client.connection import Connection, Evidence, open_transport
 from matl.client.encoding import count_examples, encode
 from matl.client.folder import ClientFolder
 from matl.client.loop import TrainingLoop
+from matl.client.outcomes import Outcomes
 from matl.client.participation import Participation
 from matl.client.retrying import Retrying
 from matl.client.rounds import Round
 from matl.client.sealer import Sealer
 from matl.client.sending import Outbox
-from matl.errors import InvalidValueError, ProtocolError
-from matl.protocol.messages import Acknowledgement, RunView, UpdateView
+from matl.client.watching import Watch
+from matl.errors import InvalidValueError
+from matl.protocol.messages import Acknowledgement, RunView
 
 __all__ = ["AsyncMATLClient"]
 
 
-class AsyncMATLClient(TrainingLoop):
+class AsyncMATLClient(Outcomes, TrainingLoop):
     """A client of a federation, for programs that have an event loop; `matl.client.MATLClient` is for all others.
 
     It belongs to the event loop in which it is first used.
@@ -106,7 +106,8 @@ class AsyncMATLClient(TrainingLoop):
         self._outbox = Outbox(self._connection, self._folder, clock)
         self._part = Participation(self._connection, self._folder, wanted=run, mode=mode, sealing=sealer is not None)
         self._sealer = sealer
-        self._sent: dict[str, int] = {}  # rounds by the hash of what was sent in them
+        self._sent = {}
+        self._watch = Watch(self._part.verdict, self._part.about)
 
     async def __aenter__(self) -> Self:
         return self
@@ -181,6 +182,7 @@ class AsyncMATLClient(TrainingLoop):
     async def next_round(self, *, wait: float | None = None) -> Round | None:
         """The round to take part in next, with its model; ``None`` when the run is over.
 
+        The log ``matl.client`` says whether it is finished or was stopped by its operator; so does ``run().status``.
         A round for which nothing was sent yet is given again.
 
         Parameters
@@ -275,7 +277,7 @@ class AsyncMATLClient(TrainingLoop):
             payload = await self._sealer(run=run, number=spec.round, client_id=self.client_id, payload=payload)
         self._part.pass_over(spec.round)  # what is kept is sent by itself
         acknowledgement = await self._outbox.send(spec, payload, num_examples=num_examples)
-        self._sent[acknowledgement.payload_sha256] = acknowledgement.round  # a late one counts in a later round
+        self._remember(acknowledgement)
         return acknowledgement
 
     async def flush(self) -> list[Acknowledgement]:
@@ -289,87 +291,18 @@ class AsyncMATLClient(TrainingLoop):
             Nobody can be reached; they stay.
         """
         acknowledged = await self._outbox.flush()
-        self._sent.update({each.payload_sha256: each.round for each in acknowledged})
+        for each in acknowledged:
+            self._remember(each)
         return acknowledged
 
     def pass_over(self, round: Round) -> None:  # noqa: A002
         """Take no part in a round: the next one that is asked for is a later one."""
         self._part.pass_over(round.number)
 
-    async def verdict(self, round: int) -> UpdateView:  # noqa: A002
-        """What became of this client's update in a round.
-
-        Raises
-        ------
-        ServiceError
-            ``"not_found"``: it sent none; and as above.
-        """
-        return await self._part.verdict(round)
-
-    async def receipt(self, round: int) -> Receipt:  # noqa: A002
-        """The signed receipt of the verdict on this client's update in a round.
-
-        Its signature is checked against the key that the run had when this client first saw it; in Mode 2, against
-        those that the oracle proved to have since this client was made.
-
-        Raises
-        ------
-        ProtocolError
-            It is not signed by that key, or is about something else.
-        ServiceError
-            ``"not_found"``: there is none yet; and as above.
-        """
-        run = await self._part.chosen()
-        document = await self._connection.ask(lambda transport: transport.receipt(run.id, round, self.client_id))
-        receipt = verify_receipt(document, self._signers(run))
-        if (receipt.run, receipt.round, receipt.client_id) != (run.id, round, self.client_id):
-            raise ProtocolError(
-                "mismatch",
-                f"the coordinator sent a receipt of {receipt.client_id!r} in round {receipt.round} of {receipt.run!r}",
-            )
-        return receipt
-
-    async def verify_gradient(
-        self,
-        payload_sha256: str,
-        *,
-        round: int | None = None,  # noqa: A002
-    ) -> Receipt | None:
-        """Proof of what was decided about an update; ``None`` while it is not judged.
-
-        Parameters
-        ----------
-        payload_sha256 : str
-            `Acknowledgement.payload_sha256`.
-        round : int, optional
-            In which it was sent; needed for what an earlier process sent.
-
-        Raises
-        ------
-        ProtocolError
-            The coordinator has another update of this client than the one that was sent, or the receipt is forged.
-        InvalidValueError
-            It is not known in which round it was sent.
-        ServiceError
-            ``"not_found"``: the coordinator has nothing of this client in that round; and as above.
-        """
-        number = self._sent.get(payload_sha256) if round is None else round
-        if number is None:
-            raise InvalidValueError(
-                f"nothing of the hash {payload_sha256[:12]} was sent by this process; say in which round: round=..."
-            )
-        view = await self.verdict(number)
-        receipt = await self.receipt(number) if view.status == "judged" else None
-        found = view.payload_sha256 if receipt is None else receipt.update_hash
-        if found != payload_sha256:
-            raise ProtocolError(
-                "mismatch",
-                f"the coordinator has {found[:12]} of this client in round {number}, sent was {payload_sha256[:12]}",
-            )
-        return receipt
-
     async def final_model(self) -> dict[str, NDArray[Any]]:
         """The model as it stands: the final one once `next_round` has returned ``None``.
+
+        That of a run which is not finished is returned as well, and the log ``matl.client`` says so.
 
         Raises
         ------
@@ -378,14 +311,10 @@ class AsyncMATLClient(TrainingLoop):
         """
         return await self._part.latest_model()
 
-    def _signers(self, run: RunView) -> tuple[PublicKey, ...]:
-        """Whose receipts are believed."""
-        if self._sealer is not None:
-            return self._sealer.signers
-        try:
-            return (PublicKey(base64.b64decode(run.receipts_key, validate=True)),)
-        except ValueError as error:
-            raise ProtocolError("key", f"the key of run {run.id!r} for receipts cannot be read") from error
+    def _remember(self, acknowledgement: Acknowledgement) -> None:
+        number = acknowledgement.round  # of a late one it is the later round in which it counts
+        self._sent[acknowledgement.payload_sha256] = number
+        self._watch.sent(number)
 
     def _target(self, given: Round | None) -> Round:
         target = given if given is not None else self._part.current

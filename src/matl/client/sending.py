@@ -26,7 +26,7 @@ LARGE = 8 << 20
 """Bytes of payload above which an update is sent in pieces, where the transport can."""
 
 _FRESH = timedelta(minutes=5)  # half of what coordinators allow, so that there is time to send
-_STAYS = {"tls", "not_a_coordinator", "expired", "future"}  # reasons that say nothing about the update
+_STAYS = {"tls", "not_a_coordinator", "expired", "future", "broken_run"}  # reasons that say nothing about the update
 _LOG = logging.getLogger("matl.client")
 
 

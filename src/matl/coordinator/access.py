@@ -31,8 +31,6 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["Access", "Caller", "needs"]
 
-ADMIN_TOKEN = "admin.token"  # noqa: S105 - the name of a file
-"""File of the folder that the first operator's token is written into."""
 _LONGEST = 512  # characters of an Authorization header
 _CODES = {
     "key": Code.MALFORMED,
@@ -253,8 +251,16 @@ class Access:
             raise _refusal(error) from error
         return identity, identity is not known
 
-    async def attest(self, client: str, challenge: str, format: str, evidence: bytes) -> Claims:  # noqa: A002
-        """Check evidence of an enrolled client's machine and remember what it proved; see `AttestationText`.
+    async def attest(
+        self,
+        client: str,
+        challenge: str,
+        format: str,  # noqa: A002
+        evidence: bytes,
+    ) -> tuple[Claims, bool]:
+        """Check evidence of an enrolled client's machine and remember what it proved; and whether that is new.
+
+        What is signed or quoted is in `AttestationText`.
 
         Raises
         ------
@@ -276,14 +282,15 @@ class Access:
             )
         told = {"format": claims.format, "hardware_root": claims.hardware_root, "measurement": claims.measurement}
 
-        def step(roster: Roster) -> tuple[Roster, None]:
+        def step(roster: Roster) -> tuple[Roster, bool]:
             now = roster.identities[client]
             if now.key != identity.key or now.revoked_at is not None:
                 raise refusal(Code.CONFLICT, f"the key of {client} was changed or revoked meanwhile", reason="revoked")
-            return replace(roster, identities={**roster.identities, client: replace(now, attestation=told)}), None
+            if dict(now.attestation) == told:  # who proves the same again and again writes nothing
+                return roster, False
+            return replace(roster, identities={**roster.identities, client: replace(now, attestation=told)}), True
 
-        await self.roster.change(step)
-        return claims
+        return claims, await self.roster.change(step)
 
     def open_session(self, client: str, challenge: str, signature: bytes) -> tuple[str, datetime]:
         """A session token for a client that signed for it, and when it ends.
@@ -329,7 +336,8 @@ class Access:
         if identity.revoked_at is not None:
             raise refusal(
                 Code.FORBIDDEN,
-                f"{client} was revoked; ask the operator for an invitation that replaces the key",
+                f"{client} was revoked; it comes back with a new key alone: ask the operator for an invitation made "
+                "with --replaces, and join with it from a new folder",
                 reason="revoked",
             )
         return identity

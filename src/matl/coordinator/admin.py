@@ -12,9 +12,9 @@ from matl.attest.canonical import unix_ms
 from matl.attest.enrolment import Identity, Invitation, Roster
 from matl.attest.tokens import OperatorToken, Scope, Tokens
 from matl.coordinator.access import Caller, needs
-from matl.coordinator.keys import write_private
 from matl.coordinator.measures import measured
 from matl.coordinator.overrides import Hold, Overrides
+from matl.coordinator.owning import Owning
 from matl.coordinator.steering import Steering
 from matl.coordinator.views import audit_view, client_view, invitation_view, token_view
 from matl.errors import InvalidValueError, UnknownNameError
@@ -30,10 +30,7 @@ from matl.protocol.messages import (
 )
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["ADMIN_TOKEN", "Admin"]
-
-ADMIN_TOKEN = "admin.token"  # noqa: S105 - the name of a file
-"""File of the folder that the first operator's token is written into."""
+__all__ = ["Admin"]
 
 _PAGE = 500  # lines of the audit log
 _BACK = {"pause": "resume", "resume": "pause"}
@@ -45,7 +42,7 @@ _FOR_GOOD = {
 }
 
 
-class Admin(Steering):
+class Admin(Steering, Owning):
     """Inviting, quarantine and release need the scope operator; revocation, undoing and tokens the scope admin."""
 
     @measured
@@ -114,7 +111,9 @@ class Admin(Steering):
         self._enrolled(client)
         if run is not None:
             self.live(run)
-        await self._hold(caller.name, client, run, reason, "quarantine", {"run": run, "reason": reason})
+        now = unix_ms(self.settings.clock())
+        hold = Hold(client=client, run=run, reason=reason, actor=caller.name, at=now)
+        await self._hold(caller.name, hold, "quarantine", {"run": run, "reason": reason})
         return self._view(self._enrolled(client))
 
     @measured
@@ -154,6 +153,10 @@ class Admin(Steering):
                 raise refusal(Code.NOT_FOUND, f"the audit log has no action {index}", reason="index")
             if any(one.action == "undo" and one.details.get("of") == index for one in entries):
                 raise refusal(Code.CONFLICT, f"action {index} was undone before", reason="undone")
+            if entry.action in _BACK and any(
+                one.index > index and (one.action, one.subject) == (entry.action, entry.subject) for one in entries
+            ):
+                raise refusal(Code.CONFLICT, f"a later {entry.action} stands; undo that one", reason="superseded")
             await self._take_back(caller.name, entry)
             entries, head = await asyncio.to_thread(read_audit_log, self.audit_file)
         done = [one for one in entries if one.action == "undo" and one.details.get("of") == index]
@@ -178,19 +181,6 @@ class Admin(Steering):
 
         details = {"scope": request.scope, "lifetime_days": request.lifetime_days}
         return await self._new_token(caller.name, "issue_token", request.name, step, details)
-
-    async def first_token(self) -> None:
-        """Where there is no operator's token at all, make one and write it into the folder, for its owner alone."""
-        if self.access.tokens.value.tokens:
-            return
-
-        async def write(secret: str) -> None:
-            await self._audit("coordinator", "issue_token", "admin", {"scope": "admin", "file": ADMIN_TOKEN})
-            # Before it counts: a token that nobody could read would shut everybody out.
-            write_private(self.settings.folder / ADMIN_TOKEN, secret)
-
-        now = self.settings.clock()
-        await self.access.tokens.change(lambda none: none.issue("admin", Scope.ADMIN, now=now), before=write)
 
     @measured
     async def tokens(self, caller: Caller) -> list[TokenView]:
@@ -232,24 +222,34 @@ class Admin(Steering):
 
         await self.access.tokens.change(step, before=write_down)
 
-    async def _hold(
-        self, actor: str, client: str, run: str | None, reason: str, action: str, details: dict[str, object]
-    ) -> None:
-        hold = Hold(client=client, run=run, reason=reason, actor=actor, at=unix_ms(self.settings.clock()))
-
+    async def _hold(self, actor: str, hold: Hold, action: str, details: dict[str, object]) -> None:
         async def write_down(_: None) -> None:
-            await self._audit(actor, action, client, details)
+            await self._audit(actor, action, hold.client, details)
 
         await self.access.overrides.change(lambda now: (now.hold(hold), None), before=write_down)
-        await self._tell("client_quarantined", run=run or "", client=client, reason=reason, by_operator=True)
+        told = {"client": hold.client, "reason": hold.reason, "by_operator": True}
+        await self._tell("client_quarantined", run=hold.run or "", **told)
 
-    async def _let_go(self, actor: str, client: str, run: str | None, action: str, details: dict[str, object]) -> None:
+    async def _let_go(
+        self,
+        actor: str,
+        client: str,
+        run: str | None,
+        action: str,
+        details: dict[str, object],
+        *,
+        until: int | None = None,
+    ) -> None:
+        """Lift a hold; only one that was there at a time, if that is given."""
+
         def step(now: Overrides) -> tuple[Overrides, Hold]:
             held = now.exactly(client, run)
             if held is None:
                 where = "in all runs" if run is None else f"in run {run!r} alone"
                 words = f"no operator put {client} into quarantine {where}; what a judge decided, the judge lifts"
                 raise refusal(Code.CONFLICT, words, reason="not_held")
+            if until is not None and held.at > until:
+                raise refusal(Code.CONFLICT, f"{client} was put into quarantine again since", reason="superseded")
             return now.release(client, run), held
 
         async def write_down(held: Hold) -> None:
@@ -262,12 +262,12 @@ class Admin(Steering):
         """Undo an action, and write that down before."""
         details: dict[str, object] = {"of": entry.index, "action": entry.action}
         if entry.action == "quarantine":
-            await self._let_go(actor, entry.subject, entry.details["run"], "undo", details)
+            await self._let_go(actor, entry.subject, entry.details["run"], "undo", details, until=entry.time)
         elif entry.action == "release":
             held = Hold(**entry.details["held"])
             if self.access.overrides.value.exactly(held.client, held.run) is not None:
                 raise refusal(Code.CONFLICT, f"{held.client} is in quarantine again", reason="superseded")
-            await self._hold(actor, held.client, held.run, held.reason, "undo", details)
+            await self._hold(actor, held, "undo", details)
         elif entry.action in _BACK:
             await self._turn(actor, _BACK[entry.action], entry.subject, details, written_as="undo")
         elif entry.action == "invite":

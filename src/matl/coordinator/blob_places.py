@@ -17,6 +17,7 @@ __all__ = ["PIECE", "Bucket", "Folder", "Place", "Writing"]
 
 PIECE = 1 << 20
 """Bytes that are read or written at once."""
+_MODE = 0o600  # updates are in the clear, and their owner's
 _LEFT_BEHIND = 86_400  # seconds after which a temporary file belongs to nobody
 _MOST_PIECES = 10_000  # of an upload to a bucket
 
@@ -84,12 +85,12 @@ class Folder:
     def begin(self) -> Writing:
         """Write a blob."""
         path = self._new / uuid.uuid4().hex
-        return _File(path, path.open("xb"), self.path)
+        return _File(path, os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE), "wb"), self.path)
 
     def begin_piece(self, upload: str, offset: int) -> Writing:
         """Write a piece of an upload."""
         path = self._uploads / upload
-        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        stream = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, _MODE), "r+b")
         try:
             there = os.fstat(stream.fileno()).st_size
             if there < offset:

@@ -30,7 +30,7 @@ from matl.protocol.envelope import LARGEST_HEAD, LENGTH
 from matl.protocol.problems import Code, refusal
 from matl.workloads import Earned
 
-__all__ = ["LONGEST_WAIT", "Core", "ServiceSettings"]
+__all__ = ["LONGEST_WAIT", "Core", "ServiceSettings", "neighbourhood"]
 
 LONGEST_WAIT = 30.0
 """Seconds that a reader may wait for something to happen."""
@@ -125,6 +125,17 @@ class Core:
         self._arriving = InFlight(limits.submissions, limits.submission_bytes, "updates")
         self._watching = InFlight(limits.watchers, 0, "readers")
         self._sending: Counter[str] = Counter()
+        self._waiters: Counter[str] = Counter()
+
+    @property
+    def running(self) -> Mapping[str, LiveRun]:
+        """The runs that can go on, by id."""
+        return self._lives
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to end."""
+        return self._closing.is_set()
 
     @property
     def audit_file(self) -> Path:
@@ -151,7 +162,7 @@ class Core:
         ServiceError
             ``"unauthenticated"`` or ``"rate"``.
         """
-        where, now = _neighbourhood(address), time.monotonic()
+        where, now = neighbourhood(address), time.monotonic()
         try:
             caller = self.access.authenticate(authorization, certificate=certificate, address=address)
         except ServiceError:
@@ -245,6 +256,22 @@ class Core:
             if not self._sending[client]:
                 del self._sending[client]
 
+    @contextmanager
+    def _waiting(self, caller: Caller) -> Iterator[None]:
+        """Let somebody wait; of all places to do so, one caller has a few."""
+        name, most = f"{caller.kind} {caller.name}", self.settings.limits.watchers_of_one
+        if self._waiters[name] >= most:
+            words = f"{most} requests of {caller.name} wait for something to happen; ask when one of them is answered"
+            raise refusal(Code.RATE, words, reason="watchers", retry_after=1.0)
+        self._waiters[name] += 1
+        try:
+            with self._watching.admit():
+                yield
+        finally:
+            self._waiters[name] -= 1
+            if not self._waiters[name]:
+                del self._waiters[name]
+
     async def _or_closing(self, waiting: Awaitable[R]) -> R | None:
         """What is waited for, or nothing once the service closes."""
         task, closing = asyncio.ensure_future(waiting), asyncio.ensure_future(self._closing.wait())
@@ -257,7 +284,7 @@ class Core:
             await asyncio.gather(task, closing, return_exceptions=True)
 
 
-def _neighbourhood(address: str) -> str:
+def neighbourhood(address: str) -> str:
     """What one sender has: an address of IPv4, or a network of 2^64 addresses of IPv6."""
     try:
         found = ipaddress.ip_address(address)

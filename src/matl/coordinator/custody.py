@@ -31,6 +31,7 @@ class Custody:
         self._held: Counter[str] = Counter()
         self._needed: set[str] = set()
         self._going: dict[str, asyncio.Event] = {}
+        self._left: set[str] = set()
 
     @contextmanager
     def holding(self, sha256: str) -> Iterator[None]:
@@ -51,6 +52,15 @@ class Custody:
     def useless(self, sha256: str) -> bool:
         """Whether a blob that one holds, and that was not there before, may be deleted."""
         return self._held[sha256] == 1 and sha256 not in self._needed
+
+    def leave(self, sha256: str) -> None:
+        """Say that a blob may lie there that nobody needs: who sent it did not stay, or may send it once more."""
+        self._left.add(sha256)
+
+    def left_behind(self) -> set[str]:
+        """The blobs of which that was said since this was asked last."""
+        left, self._left = self._left, set()
+        return left
 
     async def there(self, sha256: str) -> None:
         """Return when nobody is deleting a blob that one holds; only then it may be looked for, and written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import NoReturn
 
@@ -11,6 +12,8 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["head_of", "read_message"]
 
+_HEAD_SECONDS = 60.0  # for all of a head, of which it is not known yet who sends it
+
 
 async def read_message(message: AsyncIterator[bytes]) -> tuple[Head, AsyncIterator[bytes]]:
     r"""Head of a message, and its payload, which is not read yet.
@@ -18,7 +21,7 @@ async def read_message(message: AsyncIterator[bytes]) -> tuple[Head, AsyncIterat
     Raises
     ------
     ServiceError
-        ``"malformed"`` or ``"too_large"``: there is no head that can be read.
+        ``"malformed"`` or ``"too_large"``: there is no head that can be read. ``"busy"``: it does not come.
 
     Examples
     --------
@@ -44,12 +47,17 @@ async def read_message(message: AsyncIterator[bytes]) -> tuple[Head, AsyncIterat
                 words = f"the message ends after {len(begun)} bytes, before its head"
                 raise refusal(Code.MALFORMED, words, reason="malformed") from None
 
-    await until(LENGTH)
-    length = int.from_bytes(begun[:LENGTH], "big")
-    if not 0 < length <= LARGEST_HEAD:
-        words = f"expected a head of 1 to {LARGEST_HEAD} bytes, the message says {length}"
-        raise refusal(Code.TOO_LARGE, words, reason="head")
-    await until(LENGTH + length)
+    try:
+        async with asyncio.timeout(_HEAD_SECONDS):
+            await until(LENGTH)
+            length = int.from_bytes(begun[:LENGTH], "big")
+            if not 0 < length <= LARGEST_HEAD:
+                words = f"expected a head of 1 to {LARGEST_HEAD} bytes, the message says {length}"
+                raise refusal(Code.TOO_LARGE, words, reason="head")
+            await until(LENGTH + length)
+    except TimeoutError as error:
+        words = f"the head of the message was not there after {_HEAD_SECONDS:g} s; send it again"
+        raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
     head = head_of(bytes(begun[LENGTH : LENGTH + length]))
 
     async def payload() -> AsyncIterator[bytes]:

@@ -39,7 +39,7 @@ class Joining(Core):
         return Health(version=VERSION, time=self.settings.clock())
 
     async def ready(self) -> None:
-        """Return if database and blobs answer and the service is doing its work.
+        """Return if database and blobs answer and the service is doing its work, with every run that it has.
 
         Raises
         ------
@@ -51,6 +51,9 @@ class Joining(Core):
         if self._keeping is None or self._keeping.done():
             words = "what the coordinator does by the clock has ended, its log says why; restart it"
             raise refusal(Code.BUSY, words, reason="keeping_house", retry_after=30.0)
+        if self._broken:
+            words = "a run cannot go on since the restart, the coordinator's log says why; mend that, and restart it"
+            raise refusal(Code.BUSY, words, reason="broken_run", retry_after=30.0)
         await self.store.ping()
         await self.blobs.exists("0" * 64)
 
@@ -118,8 +121,9 @@ class Joining(Core):
         if caller.kind != "client":
             raise refusal(Code.FORBIDDEN, "evidence is of a client's machine: ask with the client's session")
         evidence = _bytes("evidence", request.evidence)
-        claims = await self.access.attest(caller.name, request.challenge, request.format, evidence)
-        await self._tell("client_attested", client=caller.name, hardware_root=claims.hardware_root)
+        claims, new = await self.access.attest(caller.name, request.challenge, request.format, evidence)
+        if new:
+            await self._tell("client_attested", client=caller.name, hardware_root=claims.hardware_root)
         return AttestationView(format=claims.format, hardware_root=claims.hardware_root, measurement=claims.measurement)
 
     @measured

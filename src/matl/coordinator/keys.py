@@ -12,9 +12,12 @@ from typing import Self
 
 from matl.attest.keys import SigningKey
 from matl.errors import StateError, StorageError
-from matl.files import make_directory, storage_error
+from matl.files import make_directory, storage_error, write_atomic
 
-__all__ = ["Keys", "write_private"]
+__all__ = ["PUBLIC", "Keys", "write_private"]
+
+PUBLIC = "receipts.pub.pem"
+"""File of the folder with the public key of receipts."""
 
 _SECRET = 32  # bytes
 
@@ -38,7 +41,7 @@ class Keys:
     >>> keys.derived("challenge") == Keys.of(Path(folder.name)).derived("challenge"), keys
     (True, Keys())
     >>> sorted(path.name for path in Path(folder.name).iterdir())
-    ['coordinator.secret', 'receipts.pem']
+    ['coordinator.secret', 'receipts.pem', 'receipts.pub.pem']
     >>> folder.cleanup()
     """
 
@@ -49,6 +52,8 @@ class Keys:
     def of(cls, folder: Path) -> Self:
         """Those in a folder; they are made where there are none.
 
+        Beside the key of receipts lies its public half, for whoever is to check receipts.
+
         Raises
         ------
         StateError
@@ -56,13 +61,17 @@ class Keys:
         StorageError
             A file cannot be written.
         """
-        make_directory(folder)
+        make_directory(folder, private=True)
         receipts, secret = folder / "receipts.pem", folder / "coordinator.secret"
         if not receipts.exists():
             SigningKey.generate().save(receipts)
         if not secret.exists():
             write_private(secret, secrets.token_hex(_SECRET))
-        return cls(SigningKey.load(receipts), _read_secret(secret))
+        keys = cls(SigningKey.load(receipts), _read_secret(secret))
+        public, pem = folder / PUBLIC, keys.receipts.public.pem
+        if not public.is_file() or public.read_bytes() != pem:
+            write_atomic(public, pem)
+        return keys
 
     def derived(self, purpose: str) -> bytes:
         """The secret (32 bytes) for one purpose; none tells anything about another."""

@@ -55,9 +55,9 @@ class Limits:
     uploads : int
         Updates in pieces that a client may have begun and not finished.
     upload_seconds : float
-        How long one may take.
-    watchers : int
-        Readers that may wait for rounds and events at the same time.
+        How long one may take, and an update in one message.
+    watchers, watchers_of_one : int
+        Readers that may wait for rounds and events at the same time; and those of one client or operator.
     message : int
         Bytes of the largest payload of an update, whatever the model.
     validated : int
@@ -73,6 +73,7 @@ class Limits:
     uploads: int = 4
     upload_seconds: float = 3600.0
     watchers: int = 4096
+    watchers_of_one: int = 64
     message: int = 1 << 30
     validated: int = 64
 

@@ -160,11 +160,11 @@ class LiveRun(Taking):
             while await self._go_locked():
                 pass
 
-    async def hurry(self) -> None:
-        """Let the deadline of the open round come now: nobody else is expected. Without a deadline nothing happens."""
+    async def hurry(self, number: int) -> None:
+        """Let the deadline of a round come now, if it is open: nobody else is expected. Without one nothing happens."""
         async with self._lock:
             await self._refresh()
-            if (end := self.due) is not None:
+            if self.round.number == number and (end := self.due) is not None:
                 self._machine, _ = step(self.machine, Ticked(end))
         self._go_on()
 
@@ -221,8 +221,14 @@ class LiveRun(Taking):
         Raises
         ------
         ServiceError
-            ``"invalid"``: there is none, or a client has two. ``"busy"``: the judge cannot be reached.
+            ``"invalid"``: there is none, or a client has two. ``"conflict"``: an oracle elsewhere judges the run.
         """
+        if self.plan.judge is not None:
+            raise refusal(
+                Code.CONFLICT,
+                f"run {self._row.id!r} is judged by an oracle, which judges a round once, and so cannot judge aside",
+                reason="oracle",
+            )
         heads = {head.client_id: head for head, _ in messages}
         if not messages or len(heads) != len(messages):
             raise refusal(Code.INVALID, f"expected one update of each client, got {len(messages)} of {len(heads)}")

@@ -133,12 +133,15 @@ class Mirror:
     def _recounted(self, stored: Machine, accepted: Sequence[UpdateRow]) -> Machine:
         """The machine of an open round, with exactly the updates that are in the store.
 
-        A write that failed may have left the machine of a later one behind, with an update that nobody has.
+        A write that failed may have left the machine of a later one behind, with an update that nobody has. When the
+        round closes is for the plan to say as it is now: a deadline that was added has to help the round that waits.
         """
         began = stored.phase_began_at
         if self._machine is not None and self._machine.opened_at == stored.opened_at:
             began = max(began, self._machine.phase_began_at)
-        machine = replace(stored, received=({},), closed_at=None, phase_began_at=began)
+        # What was acknowledged counts, though the target may be less by now.
+        rules = replace(self.plan.rules, target=max(self.plan.rules.target, len(accepted)))
+        machine = replace(stored, rules=rules, received=({},), closed_at=None, phase_began_at=began)
         for update in accepted:
             machine, _ = step(machine, Received(update.client, update.payload_sha256, began))
         return machine

@@ -85,7 +85,7 @@ class Reading(Core):
         self._known(caller)
         live = self.live(run)
         seconds = min(max(wait, 0.0), LONGEST_WAIT)
-        with self._watching.admit() if seconds else nullcontext():
+        with self._waiting(caller) if seconds else nullcontext():
             waiting = live.wait_for_round(-1 if after is None else after, seconds)
             found = await (self._or_closing(waiting) if seconds else waiting)
         row = live.round if found is None else found
@@ -175,7 +175,7 @@ class Reading(Core):
         """
         self._known(caller)
         ends = time.monotonic() + min(max(wait, 0.0), LONGEST_WAIT)
-        with self._watching.admit() if wait > 0 else nullcontext():
+        with self._waiting(caller) if wait > 0 else nullcontext():
             while True:
                 ringing = self._bell.next  # taken before looking: what happens meanwhile rings it
                 rows = await self.store.events(after=after, limit=_most(limit), run=run)

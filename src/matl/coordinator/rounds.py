@@ -41,6 +41,7 @@ class Rounds(Mirror):
         super().__init__(row, plan, host)
         self._going: asyncio.Task[None] | None = None
         self._again_at = 0.0
+        self._obstacle = ""  # what it waits for
 
     def _go_on(self) -> None:
         """Do what there is to do beside waiting for updates, in the background."""
@@ -51,7 +52,9 @@ class Rounds(Mirror):
         try:
             while await self._go_one():
                 pass
+            self._obstacle = ""
         except (ServiceError, AttestationError) as error:
+            self._obstacle = str(error)
             wait = getattr(error, "retry_after", None) or _AGAIN
             logger.warning("run %s waits %g seconds: %s", self._row.id, wait, error)
             self._again_at = self._host.steady() + wait

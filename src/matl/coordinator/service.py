@@ -23,12 +23,14 @@ from matl.attest.audit_log import AuditLog
 from matl.attest.replay import ReplayCache
 from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.access import Access
-from matl.coordinator.admin import ADMIN_TOKEN, Admin
+from matl.coordinator.admin import Admin
 from matl.coordinator.blobs import Blobs
 from matl.coordinator.core import Bell, ServiceSettings
+from matl.coordinator.incoming import head_of
 from matl.coordinator.joining import Joining
 from matl.coordinator.keys import Keys
 from matl.coordinator.live import LiveRun
+from matl.coordinator.owning import ADMIN_TOKEN
 from matl.coordinator.plan import Host
 from matl.coordinator.reading import ModelBlob, Reading
 from matl.coordinator.rows import RunRow
@@ -71,7 +73,7 @@ class Service(Joining, Uploads, Reading, Trusting, Admin):
         ServiceError
             ``"busy"``: the database or the blobs are out of reach.
         """
-        make_directory(settings.folder)
+        make_directory(settings.folder, private=True)
         scratch = make_directory(settings.folder / "scratch")
         keys = await asyncio.to_thread(Keys.of, settings.folder)
         async with AsyncExitStack() as stack:
@@ -115,7 +117,7 @@ class Service(Joining, Uploads, Reading, Trusting, Admin):
         except ServiceError:
             raise
         except MatlError as error:
-            logger.exception("run %s cannot go on", row.id)
+            logger.error("run %s cannot go on: %s", row.id, error)
             self._broken[row.id] = str(error)
 
     async def _keep_house(self) -> None:
@@ -123,8 +125,11 @@ class Service(Joining, Uploads, Reading, Trusting, Admin):
         tidy_at = time.monotonic() + _TIDY
         while True:
             await asyncio.sleep(_TICK)
-            for live in list(self._lives.values()):
-                await live.tick()
+            for run, live in list(self._lives.items()):
+                try:
+                    await live.tick()
+                except Exception:  # whatever it is, the other runs go on, and this one is looked at again
+                    logger.exception("what run %s has to do by the clock is tried again", run)
             if time.monotonic() >= tidy_at:
                 try:
                     await self.tidy()
@@ -146,14 +151,17 @@ class Service(Joining, Uploads, Reading, Trusting, Admin):
         for run in list(self._lives):
             self._unneeded.update(await self.store.prune(run, keep_rounds=self.settings.retention))
         custody = self.host.custody
+        self._unneeded |= custody.left_behind()
         with ExitStack() as holds:
             # Held first, and asked about then: an update with the same bytes may be arriving.
             for name in self._unneeded:
                 holds.enter_context(custody.holding(name))
             self._unneeded -= await self.store.referenced_blobs() if self._unneeded else set()
-            for name in sorted(self._unneeded):
+            # A complete upload that may be taken later has no file but the blob.
+            awaited = {head_of(one.head).payload_sha256 for one in self._uploads.values()}
+            for name in sorted(self._unneeded - awaited):
                 if custody.useless(name):
-                    await self.blobs.delete(name)
+                    await custody.discard(name, self.blobs.delete)
                     self._unneeded.discard(name)
 
     async def _close(self) -> None:

@@ -10,6 +10,7 @@ from matl.coordinator.access import Caller, needs
 from matl.coordinator.core import Core
 from matl.coordinator.live import LiveRun
 from matl.coordinator.measures import measured
+from matl.coordinator.plan import RunPlan
 from matl.coordinator.rows import RunRow, RunStatus
 from matl.coordinator.views import run_view
 from matl.errors import MatlError, ServiceError, StateError
@@ -58,9 +59,16 @@ class Steering(Core):
             try:
                 live = await LiveRun.create(row, plan, self.host)
             except StateError as error:
-                raise refusal(Code.CONFLICT, str(error), reason="run") from error
+                live = await self._begun(row, plan, error)
             self._lives[request.id] = live
         return run_view(live, self.host.keys.receipts.public.der)
+
+    async def _begun(self, row: RunRow, plan: RunPlan, error: StateError) -> LiveRun:
+        """A run that the store knows and this process does not: an earlier start of it broke off half-way."""
+        stored = await self.store.run(row.id)
+        if stored is None or (dict(stored.settings), stored.config_digest) != (dict(row.settings), row.config_digest):
+            raise refusal(Code.CONFLICT, str(error), reason="run") from error
+        return await LiveRun.restore(stored, plan, self.host)
 
     @measured
     async def pause(self, caller: Caller, run: str, reason: str = "") -> RunView:

@@ -98,10 +98,14 @@ class Taking(Rounds):
             hold.enter_context(self._host.custody.holding(name))
             await self._host.custody.there(name)
             there = await self._host.blobs.exists(name)
-            if payload is not None:
-                await self._host.blobs.write(payload, expected_sha256=name, size=head.payload_bytes)
-            elif not there:
-                raise refusal(Code.NOT_FOUND, f"the payload {name} is not here; upload it again", reason="payload")
+            try:
+                if payload is not None:
+                    await self._host.blobs.write(payload, expected_sha256=name, size=head.payload_bytes)
+                elif not there:
+                    raise refusal(Code.NOT_FOUND, f"the payload {name} is not here; upload it again", reason="payload")
+            except BaseException:  # a sender who leaves at the last byte leaves a blob
+                self._host.custody.leave(name)
+                raise
             work = self._take(head, arrived, new=not there, hold=hold.pop_all())
         return await asyncio.shield(self._spawn(work))
 
@@ -117,9 +121,14 @@ class Taking(Rounds):
                     raise await self._refused(head, rejection)
                 return await self._accept(head, arrived)
             except ServiceError as error:
-                # What may be taken later is left for then.
-                if error.code != Code.BUSY and (new or name not in await self._host.store.referenced_blobs()):
+                # What may be taken later is left for then, though not for ever.
+                if error.code == Code.BUSY:
+                    custody.leave(name)
+                elif new or not await self._host.store.needs_blob(name):
                     await custody.discard(name, blobs.delete)
+                raise
+            except BaseException:
+                custody.leave(name)
                 raise
 
     async def _accept(self, head: Head, arrived: datetime) -> Acknowledgement:
@@ -249,7 +258,8 @@ class Taking(Rounds):
         coming = current + 1 if self.round.number == current else current
         if coming - head.round > self.plan.workload.max_staleness:
             raise _late(head)
-        message = f"round {self.round.number} is over; round {coming} opens soon, send the update again then"
+        when = f"when this is mended: {self._obstacle}" if self._obstacle else "soon"
+        message = f"round {self.round.number} is over; round {coming} opens {when}; send the update again then"
         raise refusal(Code.BUSY, message, reason="between_rounds", retry_after=_SOON)
 
     def _forged(self, head: Head, arrived: datetime | None) -> Rejection | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TypeVar
 
 from matl.coordinator.access import Caller
 from matl.coordinator.core import Core
@@ -23,6 +25,8 @@ from matl.protocol.problems import Code, refusal
 __all__ = ["Uploads"]
 
 _ID_BYTES = 24
+
+R = TypeVar("R")
 
 
 class Uploads(Core):
@@ -57,7 +61,7 @@ class Uploads(Core):
             if (known := await live.examine(head)) is not None:
                 return known
             with self._one_of(head.client_id), self._arriving.admit(head.payload_bytes):
-                return await live.take(head, payload)
+                return await self._in_time(live.take(head, payload))
 
     @measured
     async def begin_upload(self, run: str, number: int, head: bytes) -> UploadView:
@@ -148,7 +152,7 @@ class Uploads(Core):
         try:
             if row.offset < row.size:
                 with self._one_of(row.client), self._arriving.admit(row.size - row.offset):
-                    row = await self._add(row, data)
+                    row = await self._in_time(self._add(row, data))
             return upload_view(row, await self._complete(row) if row.offset == row.size else None)
         finally:
             del self._sending[f"upload {id}"]
@@ -170,6 +174,18 @@ class Uploads(Core):
         if broken:
             raise broken[0]
         return row
+
+    async def _in_time(self, arriving: Awaitable[R]) -> R:
+        """What arrives, unless that takes so long that it keeps others out."""
+        seconds = self.settings.limits.upload_seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await arriving
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            words = f"the update was not here after {seconds:g} s; send it faster, or in pieces"
+            raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
 
     async def _complete(self, row: UploadRow) -> Acknowledgement:
         """Take the update whose payload is there, and let go of the upload unless it may be taken later."""

@@ -7,14 +7,18 @@ import hashlib
 import os
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from typing import Any
 
 from matl.coordinator.blobs import Blobs
+from matl.coordinator.rows import RunRow
+from matl.coordinator.store import Store
 from matl.errors import InvalidValueError, MatlError, StateError
 from matl.files import make_directory
 from matl.network.hosting import versions
 from matl.network.planner import planner
-from matl.network.serving import free_socket, tls_context
-from matl.network.settings import NetworkSettings
+from matl.network.resuming import resumed
+from matl.network.serving import IN_FILE, free_socket, tls_context
+from matl.network.settings import NetworkSettings, RunSettings
 
 __all__ = ["Finding", "check_all"]
 
@@ -52,9 +56,10 @@ async def check_all(settings: NetworkSettings) -> list[Finding]:
                 await _looked(f"{name} at {settings.host}:{port}", asyncio.to_thread(_port, settings.host, port))
             )
     found.append(await _looked("database", _database(settings)))
+    rows = {} if found[-1].problem else await _stored(settings)
     found.append(await _looked("blobs", _blobs(settings)))
     for name, given in settings.runs.items():
-        found.append(await _looked(f"run {name}", asyncio.to_thread(planner, name, given)))
+        found.append(await _looked(f"run {name}", asyncio.to_thread(_run, name, given, rows.get(name))))
     return found
 
 
@@ -67,19 +72,32 @@ async def _looked(what: str, work: Awaitable[object]) -> Finding:
 
 
 def _folder(settings: NetworkSettings) -> None:
-    make_directory(settings.folder)
+    make_directory(settings.folder, private=True)
     if not os.access(settings.folder, os.W_OK | os.X_OK):
         raise InvalidValueError("this user cannot write there; give it to the user that runs the coordinator")
 
 
 def _port(host: str, port: int) -> None:
-    free_socket(host, port).close()
+    free_socket(host, port, advice=IN_FILE).close()
 
 
 async def _database(settings: NetworkSettings) -> None:
     current, needed = await versions(settings)
     if current not in ("", needed):
         raise StateError(f"its tables are of version {current}, {needed} is needed: matl db upgrade")
+
+
+async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
+    """The runs that there are, by id; none where there are no tables yet."""
+    if not (await versions(settings))[0]:
+        return {}
+    async with await Store.open(settings.database_url, upgrade=False) as store:
+        return {row.id: row for row in await store.runs()}
+
+
+def _run(name: str, given: dict[str, Any], row: RunRow | None) -> None:
+    asked = RunSettings.of(given, source=f"run {name}")
+    planner(name, (asked if row is None else resumed(row, asked)).as_settings())
 
 
 async def _blobs(settings: NetworkSettings) -> None:

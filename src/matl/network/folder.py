@@ -24,7 +24,8 @@ LOCAL = Path("matl-network")
 
 _FILE = "network.toml"
 _URL = "url"
-_HEADER = "# What `matl up` runs from this folder; but for the number of rounds it stays as it was begun.\n"
+_SERVED = ("matl.db", "receipts.pem", "coordinator.secret", "admin.token", "audit.log", "audit.log.head", "url")
+_HEADER = "# What `matl up` runs from this folder; but for the rounds and the guests it stays as it was begun.\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +58,25 @@ class LocalNetwork:
         file : Path, optional
             A TOML file with further ones.
         guests : int, optional
-            How many clients beside the simulated ones a round waits for; none unless given.
+            How many clients beside the simulated ones a round waits for; as many as before, at first none, by default.
 
         Raises
         ------
         ConfigError
             Keys or values are wrong; all problems are listed.
         InvalidValueError
-            Another configuration is asked for than the one the network was begun with. More rounds may be.
+            Another configuration is asked for than the one the network was begun with. More rounds may be, and another
+            number of guests.
         StateError
-            The folder cannot be read.
+            The folder cannot be read, or is that of a coordinator with real clients.
         """
         path, asked = folder / _FILE, load_config(file, given)
         if not path.is_file():
+            if there := [name for name in _SERVED if (folder / name).exists()]:
+                raise StateError(
+                    f"{folder} holds {there[0]} and no {_FILE}: it is the folder of a coordinator with clients of its "
+                    "own, where simulated ones have no place; serve it with matl serve, or give another --folder"
+                )
             return cls(folder, RunSettings(config=asked, terms=Terms(simulated=True, guests=guests or 0)))
         try:
             begun = RunSettings.of(tomllib.loads(path.read_text("utf-8")), source=str(path))
@@ -81,22 +88,23 @@ class LocalNetwork:
             for key in RunConfig.model_fields
             if key in asked.model_fields_set - {"rounds"} and getattr(asked, key) != getattr(begun.config, key)
         ]
-        if guests not in (None, begun.terms.guests):
-            others.append(f"--guests {guests} (it is {begun.terms.guests})")
         if others:
             raise InvalidValueError(
                 f"{folder} goes on with what it was begun with, got {', '.join(others)}; leave these out, or begin "
                 "another network with --folder"
             )
-        if "rounds" not in asked.model_fields_set or asked.rounds == network.rounds:
-            return network
-        if asked.rounds < network.rounds:
+        rounds = asked.rounds if "rounds" in asked.model_fields_set else network.rounds
+        changed: dict[str, Any] = {} if rounds == network.rounds else {"rounds": rounds}
+        if guests not in (None, begun.terms.guests):
+            changed["guests"] = guests
+        if rounds < network.rounds:
             raise InvalidValueError(
                 f"{folder} has {network.rounds} rounds, got --rounds {asked.rounds}; more may be asked for, not fewer"
             )
-        terms = begun.terms.model_copy(update={"rounds": asked.rounds})
-        longer = begun.model_copy(update={"terms": terms})
-        return cls(folder, RunSettings.of(longer.as_settings(), source=str(path)))
+        if not changed:
+            return network
+        after = begun.model_copy(update={"terms": begun.terms.model_copy(update=changed)})
+        return cls(folder, RunSettings.of(after.as_settings(), source=str(path)))
 
     @property
     def rounds(self) -> int:
@@ -136,8 +144,15 @@ def read_url(folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[None]:
-    """Keep a folder to this process for as long as the block lasts.
+def in_use(folder: Path, *, advice: str = "end that one, or give this one a --folder of its own") -> Iterator[None]:
+    """Keep a folder to this process for as long as the block lasts; it is made for its owner alone if there is none.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder.
+    advice : str
+        What whoever is refused can do.
 
     Raises
     ------
@@ -146,7 +161,7 @@ def in_use(folder: Path) -> Iterator[None]:
     StorageError
         It cannot be made, or not be written.
     """
-    make_directory(folder)
+    make_directory(folder, private=True)
     path = folder / "lock"
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -156,9 +171,7 @@ def in_use(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise StateError(
-                f"another coordinator runs from {folder}; end that one, or give this one a --folder of its own"
-            ) from error
+            raise StateError(f"another coordinator runs from {folder}; {advice}") from error
         yield
     finally:
         os.close(descriptor)  # and with it the lock, which also a killed process loses

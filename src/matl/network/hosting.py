@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -23,10 +23,13 @@ from matl.coordinator.service import Service
 from matl.coordinator.store import Store
 from matl.coordinator.upgrading import NEWEST
 from matl.errors import ServiceError, StateError
+from matl.files import make_directory
 from matl.network.folder import tell_url
-from matl.network.planner import planner
+from matl.network.planner import planner, stranger
+from matl.network.resuming import resumed_all
 from matl.network.serving import Doors, open_doors
 from matl.network.settings import NetworkSettings, RunSettings
+from matl.network.telling import Say, latest_event, telling
 from matl.protocol.messages import StartRequest
 from matl.protocol.problems import Code
 
@@ -68,8 +71,8 @@ def hosted(
     )
 
 
-async def extend(settings: NetworkSettings, run_id: str, run: RunSettings, rounds: int) -> None:
-    """Give a run more rounds, if there is one already; no coordinator may be running meanwhile.
+async def extend(settings: NetworkSettings, run_id: str, run: RunSettings) -> None:
+    """Give a run its new terms and more rounds, if there is one already; no coordinator may be running meanwhile.
 
     Parameters
     ----------
@@ -78,48 +81,60 @@ async def extend(settings: NetworkSettings, run_id: str, run: RunSettings, round
     run_id : str
         The run.
     run : RunSettings
-        Its settings from now on.
-    rounds : int
-        How many rounds it has in all.
+        Its settings from now on, with the configuration that it was begun with.
     """
 
     def change(connection: Connection) -> None:
-        is_it = (runs.c.id == run_id, runs.c.rounds < rounds)
-        connection.execute(
-            runs.update().where(*is_it, runs.c.status == RunStatus.FINISHED).values(status=RunStatus.RUNNING)
-        )
-        connection.execute(runs.update().where(*is_it).values(rounds=rounds, settings=run.as_settings()))
+        is_it, longer = runs.c.id == run_id, runs.c.rounds < run.rounds
+        again = runs.update().where(is_it, longer, runs.c.status == RunStatus.FINISHED)
+        connection.execute(again.values(status=RunStatus.RUNNING))
+        connection.execute(runs.update().where(is_it, longer).values(rounds=run.rounds))
+        connection.execute(runs.update().where(is_it).values(settings=run.as_settings()))
 
     async with await Store.open(settings.database_url) as store:
         await store.database.write(change)
 
 
 @asynccontextmanager
-async def open_coordinator(settings: NetworkSettings) -> AsyncIterator[Doors]:
+async def open_coordinator(settings: NetworkSettings, *, say: Say | None = None) -> AsyncIterator[Doors]:
     """Serve the runs of the settings, and those that were begun otherwise, for as long as the block lasts.
 
     What the settings say about a run that there is already counts from now on, its configuration apart, which has to
-    be the one that it was begun with. A run that cannot go on is logged, and keeps nobody from the others.
+    be the one that it was begun with, see `matl.network.resuming.resumed`. A run that cannot go on for another reason,
+    as that its data is gone, is logged, and keeps nobody from the others.
+
+    Parameters
+    ----------
+    settings : NetworkSettings
+        What is served, where.
+    say : callable, optional
+        Told in words what happens, see `matl.network.telling`.
 
     Raises
     ------
     MatlError
-        Something does not fit, or cannot be reached.
+        Something does not fit, or cannot be reached. Of settings that do not fit nothing is written.
     """
-    named = {name: RunSettings.of(given, source=f"run {name}") for name, given in settings.runs.items()}
+    make_directory(settings.folder, private=True)
+    named = await resumed_all(settings)
 
     def as_settled(run_id: str, stored: Mapping[str, Any]) -> RunPlan:
-        return planner(run_id, settings.runs.get(run_id, stored))
+        run = named.get(run_id)
+        return stranger(run_id, stored) if run is None else planner(run_id, run.as_settings())
 
     for name, run in named.items():
-        await extend(settings, name, run, run.rounds)
-    async with hosted(settings, planner=as_settled) as service:
+        await extend(settings, name, run)
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(hosted(settings, planner=as_settled))
+        known = await latest_event(service)
         for name, run in named.items():  # before the doors are open: whoever comes finds them
             with contextlib.suppress(StateError):  # it was logged, and keeps nobody from the other runs
                 await begin(service, _OWNER, name, run)
-        async with open_doors(service, settings) as doors:
-            tell_url(settings.folder, doors.url)
-            yield doors
+        doors = await stack.enter_async_context(open_doors(service, settings))
+        tell_url(settings.folder, doors.url)
+        if say is not None:
+            await stack.enter_async_context(telling(service, say, after=known))
+        yield doors
 
 
 async def begin(service: Service, owner: Caller, run_id: str, run: RunSettings) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import socket
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,13 +13,14 @@ from typing import Any
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller
 from matl.coordinator.limits import Limits, Rate
+from matl.coordinator.plan import RunPlan
 from matl.coordinator.service import Service
 from matl.errors import ServiceError
 from matl.events import Event, EventSink, ignore
 from matl.network.fleet import LocalFleet, Sent
 from matl.network.folder import LocalNetwork, tell_url
 from matl.network.hosting import begin, extend, hosted
-from matl.network.planner import planner
+from matl.network.planner import planner, stranger
 from matl.network.serving import Doors, open_doors
 from matl.network.settings import NetworkSettings
 from matl.protocol.messages import InviteRequest, RoundView
@@ -34,6 +34,7 @@ _LIMITS = Limits(address=Rate(10_000, 10_000), refused=Rate(100, 1000))
 _OWNER = Caller("operator", "matl-up", Scope.ADMIN)
 _WAIT = 20.0  # seconds that a round is waited for at a time
 _SOON = 1.0
+_PATIENCE = 5.0  # seconds after which is said whom a round waits for
 _EVENTS = 500  # at a time
 _ENDED = ("finished", "stopped")
 _TOLD = frozenset({"client_quarantined", "client_released", "update_rejected", "round_failed"})
@@ -96,7 +97,12 @@ def run_id(config: RunConfig) -> str:
 
 @asynccontextmanager
 async def open_network(
-    network: LocalNetwork, *, listener: socket.socket, grpc_port: int | None = None, sink: EventSink = ignore
+    network: LocalNetwork,
+    *,
+    listener: socket.socket,
+    grpc_port: int | None = None,
+    sink: EventSink = ignore,
+    say: Callable[[str], None] = lambda line: None,
 ) -> AsyncIterator[LocalRun]:
     """Serve a network for as long as the block lasts; its clients wait for `LocalRun.to_the_end`.
 
@@ -110,6 +116,8 @@ async def open_network(
         Port of gRPC; none without.
     sink : callable
         Called with what happens, round by round.
+    say : callable
+        Told in words whom a round waits for.
 
     Raises
     ------
@@ -122,9 +130,13 @@ async def open_network(
     host, port = listener.getsockname()[:2]
     settings = NetworkSettings(folder=network.folder, host=host, port=port, grpc_port=grpc_port)
     network.write()
-    await extend(settings, run, network.run, network.rounds)
+
+    def plan(run_id: str, stored: Mapping[str, Any]) -> RunPlan:
+        return (planner if run_id == run else stranger)(run_id, stored, build=lambda _: parts)
+
+    await extend(settings, run, network.run)
     async with (
-        hosted(settings, planner=functools.partial(planner, build=lambda _: parts), limits=_LIMITS) as service,
+        hosted(settings, planner=plan, limits=_LIMITS) as service,
         open_doors(service, settings, listener=listener) as doors,
     ):
         tell_url(network.folder, doors.url)
@@ -136,7 +148,7 @@ async def open_network(
 
         opened = LocalFleet.open(parts, run, doors.url, network.clients, enrolled=enrolled, invite=invite)
         async with opened as fleet:
-            yield LocalRun(service, fleet, parts, run, doors, guests=network.run.terms.guests, sink=sink)
+            yield LocalRun(service, fleet, parts, run, doors, guests=network.run.terms.guests, sink=sink, say=say)
 
 
 class LocalRun:
@@ -162,8 +174,10 @@ class LocalRun:
         *,
         guests: int,
         sink: EventSink,
+        say: Callable[[str], None],
     ) -> None:
-        self._service, self._fleet, self._parts, self._guests, self._sink = service, fleet, parts, guests, sink
+        self._service, self._fleet, self._parts, self._guests = service, fleet, parts, guests
+        self._sink, self._say = sink, say
         self.run, self.doors = run, doors
         self.clients, self.malicious = len(fleet.clients), len(fleet.malicious)
         self._after = 0  # the last event that was told
@@ -234,16 +248,36 @@ class LocalRun:
 
     async def _next(self, view: RoundView, sent: Sent) -> RoundView:
         """The round after one in which the clients took part; the same, if some of them came at a bad time."""
-        number, expected = view.number, len(sent.accepted) + self._guests
-        short = bool(sent.refused) and not sent.late  # the target will not be reached
+        number, began, said = view.number, time.monotonic(), ""
         while True:
-            if short and (await self._fleet.round(number)).accepted >= expected:
-                await self._service.live(self.run).hurry()
-                short = False
-            view = await self._fleet.current(number, _SOON if short else _WAIT)
+            missing = await self._missing(number)
+            if not missing and not sent.late:  # all that will come is there, and may be less than the target
+                await self._service.live(self.run).hurry(number)
+            if missing not in ("", said) and time.monotonic() - began > _PATIENCE:
+                self._say(f"round {number} waits for {missing}")
+                said = missing
+            view = await self._fleet.current(number, _SOON if missing else _WAIT)
             waiting = view.number == number and view.status == "open"
             if view.number > number or (waiting and sent.late) or (await self._fleet.about()).status in _ENDED:
                 return view
+
+    async def _missing(self, number: int) -> str:
+        """The guests that a round waits for, in words; none are those that may not send any more."""
+        if not self._guests:
+            return ""
+        own = set(self._fleet.clients)
+        known = [one for one in await self._service.clients(_OWNER) if one.client_id not in own]
+        able = {one.client_id for one in known if one.standing == "active" and not one.quarantined_by_operator}
+        wanted = min(self._guests, max(len(able), self._guests - (len(known) - len(able))))
+        answered = {row.client for row in await self._service.store.updates(self.run, number)}  # refused ones too
+        silent, left = sorted(able - answered), wanted - len(able & answered)
+        if left <= 0:
+            return ""
+        if left < len(silent):
+            return f"{left} of {', '.join(silent)}"
+        others = left - len(silent)
+        new = [f"{others} client{'s' if others > 1 else ''} not invited or not joined yet"] if others else []
+        return ", ".join(silent + new)
 
     async def _tell(self, number: int, sent: Sent, seconds: float) -> None:
         """Say what came of a round."""

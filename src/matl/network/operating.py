@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
+import ssl
 import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from pydantic import BaseModel, RootModel, ValidationError
 
-from matl.errors import MissingExtraError, ServiceError, StateError
+from matl.errors import InvalidValueError, MissingExtraError, ServiceError, StateError
 from matl.network.folder import read_url
 from matl.protocol.messages import (
+    ClientView,
     InvitationView,
     Invited,
     InviteRequest,
     OperatorTokenView,
     Problem,
+    RoundPage,
+    RoundView,
+    RunView,
+    StandingView,
     TokenRequest,
     TokenView,
 )
@@ -30,7 +38,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
 
-__all__ = ["Operator"]
+__all__ = ["Operator", "RunStanding"]
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 _TIMEOUT = 30.0
@@ -45,6 +53,49 @@ class _Invitations(RootModel[list[InvitationView]]):
 
 class _Tokens(RootModel[list[TokenView]]):
     pass
+
+
+class _Runs(RootModel[list[RunView]]):
+    pass
+
+
+class _Clients(RootModel[list[ClientView]]):
+    pass
+
+
+class _Standings(RootModel[list[StandingView]]):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RunStanding:
+    """How a run stands.
+
+    Parameters
+    ----------
+    run : RunView
+        The run.
+    open_round : RoundView or None
+        The round that is open, or being judged.
+    rounds : tuple of RoundView
+        The latest rounds that ended, latest first.
+    standings : tuple of StandingView
+        What is thought of its clients.
+    """
+
+    run: RunView
+    open_round: RoundView | None
+    rounds: tuple[RoundView, ...]
+    standings: tuple[StandingView, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "run": self.run.model_dump(mode="json"),
+            "open_round": None if self.open_round is None else self.open_round.model_dump(mode="json"),
+            "rounds": [one.model_dump(mode="json") for one in self.rounds],
+            "standings": [one.model_dump(mode="json") for one in self.standings],
+        }
 
 
 class Operator:
@@ -65,12 +116,24 @@ class Operator:
     ----------
     url : str
         As above, without a slash at its end.
+
+    Raises
+    ------
+    InvalidValueError
+        The address is none.
     """
 
     def __init__(
         self, url: str, token: str, *, ca: Path | None = None, certificate: tuple[Path, Path] | None = None
     ) -> None:
-        secure = url.startswith("https://")
+        try:
+            parts = urlsplit(url)
+            is_it = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_it = False
+        if not is_it:
+            raise InvalidValueError(f"expected --url as https://host:port (or http://), got {url!a:.200}")
+        secure = parts.scheme == "https"
         self.url = url.rstrip("/")
         self._client = httpx.Client(
             base_url=self.url,
@@ -135,6 +198,27 @@ class Operator:
         """Make a token worthless."""
         self._send("DELETE", f"/v1/admin/tokens/{_part(token_id)}")
 
+    def runs(self) -> list[RunView]:
+        """All runs."""
+        return self._ask(_Runs, "GET", "/v1/runs").root
+
+    def clients(self) -> list[ClientView]:
+        """All clients that are enrolled."""
+        return self._ask(_Clients, "GET", "/v1/admin/clients").root
+
+    def standing(self, run: RunView, *, rounds: int) -> RunStanding:
+        """How a run stands, with so many of its latest rounds."""
+        path = f"/v1/runs/{_part(run.id)}"
+        found = self._ask(RoundPage, "GET", f"{path}/rounds?limit={rounds + 1}").rounds
+        ended = tuple(one for one in found if one.status in ("committed", "failed"))
+        standings = self._ask(_Standings, "GET", f"{path}/trust").root
+        return RunStanding(
+            run=run,
+            open_round=next((one for one in found if one not in ended), None),
+            rounds=ended[:rounds],
+            standings=tuple(standings),
+        )
+
     def close(self) -> None:
         """Close the line."""
         self._client.close()
@@ -156,12 +240,7 @@ class Operator:
         try:
             response = self._client.request(method, path, **({} if content is None else {"json": content}))
         except httpx.RequestError as error:
-            raise refusal(
-                Code.BUSY,
-                f"no coordinator can be reached at {self.url}: {str(error) or type(error).__name__}; start it, or "
-                "give its --url",
-                reason="unreachable",
-            ) from error
+            raise self._unreachable(error) from error
         if response.is_success:
             return response.content
         try:
@@ -169,6 +248,26 @@ class Operator:
         except ValidationError as error:
             raise self._stranger() from error
         raise ServiceError(problem.code, problem.message, reason=problem.reason, retry_after=problem.retry_after)
+
+    def _unreachable(self, error: httpx.RequestError) -> ServiceError:
+        """Why nothing came back, with what helps against it."""
+        refused = next((one for one in _causes(error) if isinstance(one, ssl.SSLCertVerificationError)), None)
+        if refused is not None:
+            return refusal(
+                Code.INVALID,
+                f"the certificate of {self.url} is not trusted: {refused.verify_message.rstrip('.')}; give the "
+                "certificate of the authority that signed it as --ca, and an address that stands in it as --url",
+                reason="certificate",
+            )
+        advice = "start it, or give its --url"
+        if isinstance(error, httpx.RemoteProtocolError | httpx.ReadError) and self.url.startswith("http://"):
+            advice = f"if it is served with TLS, its --url is https{self.url.removeprefix('http')}"
+        elif any(isinstance(one, ssl.SSLError) for one in _causes(error)):
+            advice = f"if it is served without TLS, its --url is http{self.url.removeprefix('https')}"
+        words = str(error) or type(error).__name__
+        return refusal(
+            Code.BUSY, f"no coordinator can be reached at {self.url}: {words}; {advice}", reason="unreachable"
+        )
 
     def _stranger(self) -> ServiceError:
         return refusal(
@@ -196,6 +295,12 @@ def read_token(path: Path) -> str:
     if not token.isascii() or not token.isprintable() or not 0 < len(token) <= _LARGEST_TOKEN:
         raise StateError(f"{path} holds no token; expected one line that begins with matl_op_")
     return token
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _part(text: str) -> str:

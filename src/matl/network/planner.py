@@ -9,7 +9,7 @@ from typing import Any
 
 from matl.coordinator.live import RunPlan
 from matl.coordinator.machine import Rules
-from matl.errors import InvalidValueError
+from matl.errors import ConfigError, InvalidValueError
 from matl.network.settings import RunSettings, Terms
 from matl.params import Float32
 from matl.protocol.messages import OracleView
@@ -17,9 +17,12 @@ from matl.simulation import Simulation, build_simulation
 from matl.simulation.randomness import derive_seed, stream
 from matl.workloads import Sealed
 
-__all__ = ["first_params", "plan_run", "planner"]
+__all__ = ["first_params", "plan_run", "planner", "stranger"]
 
 _DAY = 86400.0  # seconds
+_DEADLINE = 600.0  # seconds, of rounds that may be judged without all of their updates
+_HARMLESS = frozenset({"name", "pool", "loader"})  # options of data sets that are no files
+_ADVICE = "files are named by the coordinator's own settings alone: add the run to those of matl serve"
 
 Build = Callable[[RunSettings], Simulation]
 
@@ -47,6 +50,29 @@ def planner(run_id: str, settings: Mapping[str, Any], *, build: Build = build) -
         Something in them is wrong, does not fit, or is nothing that travels.
     """
     run = RunSettings.of(settings, source=f"run {run_id}")
+    return plan_run(run_id, run, build(run))
+
+
+def stranger(run_id: str, settings: Mapping[str, Any], *, build: Build = build) -> RunPlan:
+    """The same for a run that an operator began from elsewhere, whose settings name no files of this machine.
+
+    Whoever could name any would have the first operator's token told to him, as a table with a strange column or as
+    what an oracle asks for.
+
+    Raises
+    ------
+    MatlError
+        As `planner`, or the settings name files.
+    """
+    run = RunSettings.of(settings, source=f"run {run_id}")
+    dataset, problems = run.config.dataset, []
+    if isinstance(dataset, Mapping) and (files := sorted(dataset.keys() - _HARMLESS)):
+        problems.append(f"dataset: may have {', '.join(sorted(_HARMLESS))} in a run that was begun over the network, "
+                        f"got {', '.join(files)}; {_ADVICE}")  # fmt: skip
+    if run.terms.oracle is not None:
+        problems.append(f"network.oracle: its token is in a file of the coordinator; {_ADVICE}")
+    if problems:
+        raise ConfigError(f"run {run_id}", problems)
     return plan_run(run_id, run, build(run))
 
 
@@ -86,6 +112,7 @@ def rules(terms: Terms, parts: Simulation) -> Rules:
     quorum = terms.quorum or (1 if terms.simulated else max(1, -(-2 * target // 3)))
     if quorum > target:
         raise InvalidValueError(f"expected quorum <= target, got quorum={quorum} and target={target}")
-    # Simulated clients say when all of them have sent; the deadline is what they bring forward then.
-    deadline = terms.deadline or (_DAY if terms.simulated else None)
+    # Simulated clients say when all of them have sent; the deadline is what they bring forward then. Elsewhere a quorum
+    # would mean nothing without one: a single client that stays away would hold up all the others.
+    deadline = terms.deadline or (_DAY if terms.simulated else _DEADLINE if quorum < target else None)
     return Rules(target=target, quorum=quorum, deadline=deadline)

@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
     from matl.coordinator.service import Service
 
-__all__ = ["Doors", "free_socket", "open_doors"]
+__all__ = ["IN_FILE", "Doors", "free_socket", "open_doors"]
+
+IN_FILE = "write another one as port = ... into the file of settings"
+"""What to do about a port that is taken, where a file says which one it is."""
 
 _GRACE = 3  # seconds that requests have to end
 _KEEP_ALIVE = 75  # seconds that an idle connection stays, above what proxies commonly keep theirs
@@ -56,7 +59,9 @@ class Doors:
     grpc_url: str | None = None
 
 
-def free_socket(host: str, port: int, *, search: bool = False) -> socket.socket:
+def free_socket(
+    host: str, port: int, *, search: bool = False, advice: str = "choose another port with --port"
+) -> socket.socket:
     """A socket that listens.
 
     Parameters
@@ -67,6 +72,8 @@ def free_socket(host: str, port: int, *, search: bool = False) -> socket.socket:
         0 for any that is free.
     search : bool
         Take one of the next ports where this one is taken.
+    advice : str
+        How whoever is refused chooses another port.
 
     Raises
     ------
@@ -96,7 +103,7 @@ def free_socket(host: str, port: int, *, search: bool = False) -> socket.socket:
             listener.setblocking(False)
             return listener
     raise InvalidValueError(
-        f"cannot listen at {host}:{port}: {last.strerror}; end what listens there, or choose another port with --port"
+        f"cannot listen at {host}:{port}: {last.strerror}; end what listens there, or {advice}"
     ) from last
 
 
@@ -125,7 +132,7 @@ async def open_doors(
     context = None if settings.tls is None else tls_context(settings.tls)
     async with contextlib.AsyncExitStack() as stack:
         if listener is None:
-            listener = free_socket(settings.host, settings.port)
+            listener = free_socket(settings.host, settings.port, advice=IN_FILE)
         stack.callback(listener.close)
         port = listener.getsockname()[1]
         await stack.enter_async_context(_http(service, settings, listener, context))

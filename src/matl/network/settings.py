@@ -39,7 +39,8 @@ class Terms(_Part):
     quorum : int or None
         Fewest updates with which a round is judged at its deadline; two thirds of the target if not given.
     deadline : float or None
-        Seconds after which a round closes; ``None`` to wait for the target.
+        Seconds after which a round closes; ten minutes if not given and the quorum is below the target. Where the two
+        are the same, a round without a deadline waits for all.
     rounds : int or None
         How many rounds the run has, if not as many as the configuration says. More may be given later.
     max_staleness : int

@@ -6,7 +6,9 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -40,6 +42,7 @@ from matl.version import VERSION
 
 __all__ = ["Limits", "create_app"]
 
+_LOG = logging.getLogger("matl.oracle")
 _MEDIA = "application/vnd.matl.judgement"
 _LARGEST_BLOB = 1 << 13  # a challenge has less than a kilobyte
 
@@ -130,9 +133,15 @@ class _Door:
                 raise refusal(Code.BUSY, f"the round was not judged: {error}", retry_after=5) from error
 
     def _finish(self, case: Case) -> bytes:
+        began = time.perf_counter()
         answer = case.judge()
         self.answers.put(case.asked.digest, answer)
         self.bench.remember(case)  # only now: an answer that could not be kept may be asked for again
+        spec = case.asked.spec
+        _LOG.info(
+            "judged round %d of %s: %d updates, %.1f s",
+            spec.round, spec.run, len(case.asked.heads), time.perf_counter() - began,
+        )  # fmt: skip
         return answer
 
 

@@ -158,13 +158,17 @@ class Bench:
         memory.used |= dict.fromkeys(case.opened, spec.round)
 
     def receipts(self, case: Case, answer: JudgeAnswer) -> dict[str, bytes]:
-        """A signed receipt for every client. Who was not decided on, in a failed round, is accepted and counts 0."""
+        """A signed receipt for every client whose box opened; in a failed round it is accepted and counts 0.
+
+        Heads are the coordinator's word. Where the box did not open as they have it, it is not known that the client
+        is to blame, and the oracle says nothing: a wrong head would make it sign that a good update was rejected.
+        """
         nothing = (Status.ACCEPTED, 0.0, None)
         decided = {one.client: (one.status, one.weight, one.score) for one in answer.verdicts}
         decided |= {one.client_id: (Status.REJECTED, 0.0, None) for one in answer.rejections}
         now, signer = unix_ms(self._clock()), self.keys.signing
         signed = {}
-        for head in case.asked.heads:
+        for head in (one for one in case.asked.heads if one.client_id in case.openers):
             status, weight, score = decided.get(head.client_id, nothing)
             receipt = Receipt(
                 run=head.run,
@@ -194,11 +198,24 @@ class Case:
         self._rejections: list[Rejection] = []
         self.opened: list[str] = []
         """Hashes of the boxes that opened."""
+        self.openers: set[str] = set()
+        """Clients whose boxes did."""
         self.largest = workload.channel.largest(workload.layout)
         """Bytes of the longest box."""
 
     def take(self, head: Update, box: bytes) -> None:
-        """Open one box and screen what is in it."""
+        """Open one box and screen what is in it.
+
+        Raises
+        ------
+        ServiceError
+            It is not the box that the brief announces: a receipt would blame its client for what the coordinator sent.
+        """
+        if hashlib.sha256(box).hexdigest() != head.payload_sha256:
+            raise refusal(
+                Code.MALFORMED, f"the payload of {head.client_id} is not the one that the brief announces by its hash; "
+                "nothing was judged", reason="payload_hash",
+            )  # fmt: skip
         found = self._opened(head, box)
         if isinstance(found, Rejection):
             self._rejections.append(found)
@@ -220,6 +237,7 @@ class Case:
         except ProtocolError as error:
             return Rejection(head.client_id, error.code, f"the box does not open: {_LOST}")
         self.opened.append(head.payload_sha256 or "")
+        self.openers.add(head.client_id)
         row = self._inner.unpack(replace(update, payload=payload), spec, self._workload.layout)
         return row if isinstance(row, Rejection) else _Opened(head, row)
 

@@ -214,7 +214,7 @@ class UpdateView(_Told):
     weight: float | None = None
     score: float | None = None
     reason: str = ""
-    evidence: dict[str, float] = {}
+    evidence: dict[str, float] = Field({}, repr=False)
 
 
 class StandingView(_Told):

@@ -42,6 +42,17 @@ def test_an_operation_is_described(path, method, operation):
         assert ("examples" in body) == (media_type == "application/json")
 
 
+def test_the_list_of_routes_says_who_may_ask():
+    paths = document(APP)["paths"]
+    assert paths["/v1/admin/tokens"]["post"]["summary"] == "Issue token (admin)"
+    assert paths["/v1/runs"]["get"]["summary"] == "List runs (client or viewer)"
+    assert paths["/v1/challenge"]["post"]["summary"] == "Issue challenge"
+    assert (
+        "`admin.token` of the coordinator's folder"
+        in document(APP)["components"]["securitySchemes"]["bearer"]["description"]
+    )
+
+
 def test_operations_have_names_of_their_own():
     names = [operation.values[2]["operationId"] for operation in OPERATIONS]
     assert len(names) == len(set(names))
@@ -113,9 +124,9 @@ def test_the_collection_has_every_operation_once():
     assert enrol["url"]["raw"] == "{{baseUrl}}/v1/clients"
     assert enrol["auth"] == {"type": "noauth"}
     assert json.loads(enrol["body"]["raw"]) == EXAMPLES["EnrolRequest"]
-    trust = named["Get trust history"]
+    trust = named["Get trust history (client or viewer)"]
     assert "auth" not in trust
     assert trust["url"]["path"] == ["v1", "runs", ":run", "trust", ":client"]
     assert [variable["key"] for variable in trust["url"]["variable"]] == ["run", "client"]
     assert named["Submit update"]["body"] == {"mode": "file", "file": {}}
-    assert all(entry["disabled"] for entry in named["List events"]["url"]["query"])
+    assert all(entry["disabled"] for entry in named["List events (client or viewer)"]["url"]["query"])

@@ -257,6 +257,23 @@ def test_connections_are_counted():
     asyncio.run(main())
 
 
+def test_one_sender_has_only_so_many_connections(monkeypatch):
+    monkeypatch.setattr(socket, "MOST_OF_ONE", 1)
+    app = create_app(Echo())
+
+    async def main():
+        async with serving(app) as url, opened(url, hello(), {"type": "ping"}) as line:
+            assert await said(line) == {"type": "pong"}
+            async with opened(url, hello()) as second:
+                assert (await said(second))["reason"] == "connections"
+                assert await closed(second) == 1013
+            async with opened(url, hello("admin"), {"type": "ping"}) as other:
+                assert await said(other) == {"type": "pong"}
+        assert not app.state.lines
+
+    asyncio.run(main())
+
+
 def test_a_reader_that_does_not_read_is_let_go(monkeypatch):
     monkeypatch.setattr(socket, "_SEND_SECONDS", 0.2)
     app = create_app(Torrent())

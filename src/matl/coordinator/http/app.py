@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from fastapi import FastAPI
@@ -86,5 +87,5 @@ def application(*, docs: bool = True) -> FastAPI:
         exception_handlers=HANDLERS,
         middleware=[Middleware(Guard)],
     )
-    app.state.sockets = socket.sockets()
+    app.state.sockets, app.state.lines = socket.sockets(), Counter()
     return app

@@ -82,7 +82,9 @@ _BEARER = {
     "type": "http",
     "scheme": "bearer",
     "description": "An operator's token (`matl_op_...`) with the scope viewer, operator or admin, each allowing what "
-    "the one before it does, or a client's session token (`matl_cl_...`). The roles beside a route say whose it is.",
+    "the one before it does, or a client's session token (`matl_cl_...`). The words in brackets "
+    "behind a route's summary say whose it is. The first operator's token is in the file `admin.token` of the "
+    "coordinator's folder, and good for 90 days; `matl token issue` makes others.",
 }
 _RECEIPT = {
     "title": "Receipt",
@@ -158,11 +160,13 @@ def _read_by(routes: list[APIRoute]) -> dict[str, Any]:
 
 def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     """What FastAPI does not see: the dependencies that read bodies and tell senders apart."""
-    operation["summary"] = route.name.replace("_", " ").capitalize()
-    operation["security"] = []
+    words = route.name.replace("_", " ").capitalize()
+    operation |= {"summary": words, "security": []}
     for call in _dependencies(route):
         if isinstance(call, Sender):
             operation["security"] = call.security
+            if call.roles:  # the list of routes shows summaries, and nothing of security
+                operation["summary"] = f"{words} ({' or '.join(call.roles)})"
         elif isinstance(call, JsonBody | Bytes):
             operation["requestBody"] = _body(call)
     refusals = {str(status): {"$ref": f"#/components/responses/{name}"} for status, (name, _) in RESPONSES.items()}

@@ -51,7 +51,7 @@ async def list_clients(service: ServiceOf, caller: Viewer) -> list[ClientView]:
 
 @routes.post("/v1/admin/clients/{client}/revoke")
 async def revoke_client(service: ServiceOf, caller: Admin, client: ClientId, asked: Action) -> ClientView:
-    """Take a client's right to send, for good. Neither its id nor its key is free again."""
+    """Take a client's right to send. Its id stays its owner's: a new key needs an invitation that `replaces` it."""
     return await service.revoke(caller, client, asked.reason)
 
 

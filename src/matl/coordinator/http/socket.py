@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
 
 from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from matl.coordinator.access import Caller
+from matl.coordinator.core import neighbourhood
 from matl.coordinator.http.bodies import parse
 from matl.coordinator.http.errors import problem
 from matl.coordinator.http.frames import PATH, AckFrame, EventFrame, Hello, Ping, Pong, ProblemFrame
@@ -21,12 +23,14 @@ from matl.errors import ProtocolError, ServiceError
 from matl.protocol.envelope import LENGTH, read_head
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["HELLO_SECONDS", "LARGEST_FRAME", "MOST_SOCKETS", "sockets"]
+__all__ = ["HELLO_SECONDS", "LARGEST_FRAME", "MOST_OF_ONE", "MOST_SOCKETS", "sockets"]
 
 HELLO_SECONDS = 10.0
 LARGEST_FRAME = 16 << 20
 """Bytes of the largest binary frame, which is in memory as a whole; larger updates go in pieces."""
 MOST_SOCKETS = 4096
+MOST_OF_ONE = 64
+"""Connections of one client or operator, or of one address that shows no token: each may hold a frame in memory."""
 _LARGEST_TEXT = 4096
 _SEND_SECONDS = 30.0  # a client that does not read for that long is let go
 _WATCH_SECONDS = 60.0  # that often the token is looked at again: it may have been revoked
@@ -72,6 +76,25 @@ class _Conversation:
         hello = await self._hello()
         self._token = hello.token
         caller = await self._caller()
+        with self._one_of(f"{caller.kind} {caller.name or neighbourhood(address_of(self._socket))}"):
+            await self._go_on(hello, caller)
+
+    @contextmanager
+    def _one_of(self, sender: str) -> Iterator[None]:
+        """Let a sender have only so many connections."""
+        lines: Counter[str] = self._socket.app.state.lines
+        if lines[sender] >= MOST_OF_ONE:
+            words = f"{MOST_OF_ONE} connections are open already; close one, or send over HTTP"
+            raise refusal(Code.RATE, words, reason="connections", retry_after=1.0)
+        lines[sender] += 1
+        try:
+            yield
+        finally:
+            lines[sender] -= 1
+            if not lines[sender]:
+                del lines[sender]
+
+    async def _go_on(self, hello: Hello, caller: Caller) -> None:
         parts: list[Callable[[], Awaitable[None]]] = [self._listen, self._watch]
         if hello.after is not None:
             after = hello.after

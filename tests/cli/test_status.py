@@ -1,0 +1,37 @@
+"""``matl status`` of a served run whose round waits for clients."""
+
+import signal
+import subprocess
+import sys
+
+MATL = [sys.executable, "-c", "import sys; sys.argv[0] = 'matl'; from matl.cli import main; main()"]
+FILE = """
+folder = "data"
+port = 0
+
+[runs.hospitals]
+dataset = "synthetic"
+clients = 4
+rounds = 2
+mode = "mode0"
+
+[runs.hospitals.network]
+deadline = 600
+"""
+
+
+def test_the_open_round_says_what_it_waits_for(run, tmp_path):
+    (tmp_path / "matl.toml").write_text(FILE)
+    process = subprocess.Popen([*MATL, "serve", "matl.toml"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        assert process.stderr.readline().startswith("coordinator: ")
+        done = run("status", "--folder", "data")
+        assert (done.code, done.err) == (0, "")
+        assert "hospitals (mode0): running, 0 of 2 rounds" in done.out
+        assert "round 0 is open: 0 of 4 updates accepted, waits for 4, at the latest until " in done.out
+        assert run("status", "--folder", "data", "--json").json["runs"][0]["open_round"]["target"] == 4
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.communicate()
