@@ -122,31 +122,6 @@ def test_a_disk_of_blobs_that_is_full_while_updates_arrive(tmp_path, monkeypatch
     town.check()
 
 
-def test_a_database_that_is_full_while_updates_arrive(tmp_path):
-    town = Town.of(tmp_path, rounds=6)
-
-    async def story():
-        async with town.open():
-            ann = await town.kit.enrol("client-9")
-            async with town.clients() as members:
-                await town.round_of(0)
-                await no_room(town)
-                told = None
-                for _ in range(20):  # for a few there may be room
-                    number = (await town.service.current_round(ann.caller, RUN)).number
-                    answer = await town.post(await town.message(ann), number)
-                    if answer.status_code == 503 and answer.json()["reason"] == "database":
-                        told = busy(answer)["message"]
-                    await asyncio.sleep(0.1)
-                assert told == "the database is full: free some space on its disk"
-                await pages(town, 100_000)
-                await town.over()
-            assert all(member.sent >= 3 for member in members)
-
-    asyncio.run(story())
-    town.check()
-
-
 @pytest.mark.parametrize("which", ["database", "blobs", "scratch"])
 def test_a_disk_that_is_full_when_a_round_is_committed(tmp_path, monkeypatch, caplog, which):
     town, disk, gate = Town.of(tmp_path, rounds=2), Disk(monkeypatch), Gate(monkeypatch)
