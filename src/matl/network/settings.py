@@ -32,7 +32,7 @@ class _Part(BaseModel):
 class Terms(_Part):
     """What holds for the rounds of a run beside its configuration: the table ``network`` of its settings.
 
-    Parameters
+    Attributes
     ----------
     target : int or None
         Updates after which a round closes; as many as the configuration has take part, if not given.
@@ -76,7 +76,7 @@ class Terms(_Part):
 class RunSettings(BaseModel):
     """A run: the keys of its configuration, see `matl.simulation.RunConfig`, and the table ``network``.
 
-    Parameters
+    Attributes
     ----------
     config : RunConfig
         What is learned, and how it is judged.
@@ -140,7 +140,7 @@ class RunSettings(BaseModel):
 class TlsSettings(_Part):
     """How the lines are encrypted: the table ``tls``.
 
-    Parameters
+    Attributes
     ----------
     certificate : Path
         PEM file: the certificate, and those between it and the root.
@@ -158,7 +158,7 @@ class TlsSettings(_Part):
 class LimitSettings(_Part):
     """What is borne and kept: the table ``limits``.
 
-    Parameters
+    Attributes
     ----------
     max_message : int
         Bytes of the longest payload of an update.
@@ -173,7 +173,7 @@ class LimitSettings(_Part):
 class NetworkSettings(_Part):
     """All of a coordinator's settings; see ``docs/howto/operate.md``.
 
-    Parameters
+    Attributes
     ----------
     folder : Path
         Keys, the first operator's token, the audit log; and the database and payloads unless given below.
