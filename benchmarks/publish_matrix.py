@@ -7,9 +7,8 @@
     python benchmarks/publish_matrix.py runs/main runs/white_box
 
 Copies ``cells.csv`` and ``summary.md`` of each to ``benchmarks/results/matrix/NAME``, with the worst cases in a file of
-their own. To ``main`` belong the targets, and ``white_box`` where it is there too. ``judges`` is ``main``
-with some of its rules, to be published before the others have run. An unfinished matrix, or one that ran with
-uncommitted changes, is refused.
+their own. To ``main`` belong the targets, and ``white_box`` where it is there too. An unfinished matrix, or one that
+ran with uncommitted changes, is refused.
 """
 
 from __future__ import annotations
@@ -225,9 +224,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="+")
     found = {folder.resolve().name: publish(folder) for folder in parser.parse_args(argv).folders}
-    for name in found.keys() & {"main", "judges"}:
-        text = targets(found[name], found.get("white_box"))
-        write_atomic(OUT / name / "targets.md", text)
+    if "main" in found:
+        text = targets(found["main"], found.get("white_box"))
+        write_atomic(OUT / "main" / "targets.md", text)
         print(text)
 
 
