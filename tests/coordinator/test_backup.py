@@ -236,6 +236,25 @@ def test_a_backup_of_other_tables_is_refused(tmp_path: Path, spoilt: tuple[Path,
         asyncio.run(restore(spoilt[0], f"sqlite:///{tmp_path}/o.sqlite", tmp_path / "b"))
 
 
+def test_a_backup_of_before_a_table_was_added_is_whole_and_says_what_restores_it(
+    tmp_path: Path, spoilt: tuple[Path, BackupSummary]
+) -> None:
+    path = spoilt[0] / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["tables"]["doomed_blobs"]
+    (spoilt[0] / "doomed_blobs.jsonl").unlink()
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(StateError, match=r"not the manifest of a backup: .*no table doomed_blobs"):
+        asyncio.run(verify(spoilt[0]))
+    path.write_text(json.dumps({**manifest, "schema": "0001"}))
+    assert asyncio.run(verify(spoilt[0])).rows == spoilt[1].rows - 1
+    with pytest.raises(StateError, match=r"has tables of version 0001, .* restore it with matl"):
+        asyncio.run(restore(spoilt[0], f"sqlite:///{tmp_path}/o.sqlite", tmp_path / "b"))
+    path.write_text(json.dumps({**manifest, "tables": {"../../etc/hosts": {"rows": 0, "sha256": ""}}, "schema": "1"}))
+    with pytest.raises(StateError, match=r"not the manifest of a backup: .*a table named"):
+        asyncio.run(verify(spoilt[0]))
+
+
 def test_what_cannot_be_backed_up_leaves_nothing(
     tmp_path: Path, sqlite_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -746,6 +746,36 @@ def test_a_payload_that_comes_again_while_it_is_let_go_of_stays(tmp_path, monkey
     asyncio.run(scenario())
 
 
+def test_a_model_that_a_run_begins_with_while_it_is_deleted_is_there_afterwards(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path, retention=1) as kit:
+            await network(kit)
+            model = (await kit.service.round(kit.admin, "demo", 0)).model_hash
+            name, _ = await kit.service.store.model(model)
+            for _ in range(2):
+                await kit.round_of(NAMES)
+            deleting, gate, delete = asyncio.Event(), asyncio.Event(), kit.service.blobs.delete
+
+            async def slow(sha256):
+                if sha256 == name:
+                    deleting.set()
+                    await gate.wait()
+                await delete(sha256)
+
+            monkeypatch.setattr(kit.service.blobs, "delete", slow)
+            tidying = asyncio.create_task(kit.service.tidy())
+            await asyncio.wait_for(deleting.wait(), 10)
+            beginning = asyncio.create_task(kit.start("second"))
+            await asyncio.sleep(0.2)
+            gate.set()
+            await asyncio.gather(tidying, beginning)
+            assert await kit.service.store.model(model) is not None
+            assert await kit.service.blobs.exists(name)
+            assert await kit.service.store.doomed_blobs() == set()
+
+    asyncio.run(scenario())
+
+
 def test_a_payload_that_comes_while_it_is_deleted_is_there_afterwards(tmp_path, monkeypatch):
     async def scenario():
         async with serving(tmp_path, retention=1) as kit:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection
-from tests.coordinator.samples import event_row
+from tests.coordinator.samples import event_row, open_store
 
 from matl.coordinator import migrations
 from matl.coordinator.database import Database
@@ -48,6 +48,22 @@ def test_opening_again_changes_nothing(database_url: str) -> None:
                 await store.publish([event_row()])
         async with await Store.open(database_url) as store:
             assert len(await store.events()) == 3
+
+    asyncio.run(check())
+
+
+def test_tables_of_the_first_version_keep_what_they_hold(database_url: str) -> None:
+    async def check() -> None:
+        async with await open_store(database_url) as store:
+            before = await store.events(), await store.runs(), await store.referenced_blobs()
+        await execute(database_url, "DROP TABLE doomed_blobs")
+        await execute(database_url, "UPDATE alembic_version SET version_num = '0001'")
+        with pytest.raises(StateError, match="the database has tables of version 0001"):
+            await Store.open(database_url, upgrade=False)
+        async with await Store.open(database_url) as store:
+            assert (await store.events(), await store.runs(), await store.referenced_blobs()) == before
+            assert await store.doomed_blobs() == set()
+            assert await store.publish([event_row()]) == len(before[0]) + 1
 
     asyncio.run(check())
 

@@ -146,6 +146,19 @@ def test_without_require_evidence_may_be_left_out(tmp_path):
     ]
 
 
+def test_who_is_enrolled_may_join_again_without_evidence(tmp_path):
+    key = SigningKey.generate()
+
+    async def joins(settings, name="ann", key=key):
+        async with open_coordinator(settings) as doors:
+            return await joined(doors, settings, name, key)
+
+    told = asyncio.run(joins(written(tmp_path, SOFTWARE.replace("true", "false"))))
+    assert asyncio.run(joins(written(tmp_path, SOFTWARE))) == told
+    with pytest.raises(ServiceError, match="none came"):
+        asyncio.run(joins(written(tmp_path, SOFTWARE), "bob", SigningKey.generate()))
+
+
 def test_every_verifier_has_a_table(tmp_path):
     (tmp_path / "lists").mkdir()
     (tmp_path / "lists" / "status.json").write_text('{"entries": {"ff": {"status": "REVOKED"}}}')
@@ -203,6 +216,11 @@ def test_what_checks_has_to_be_installed(tmp_path, monkeypatch):
             "expected measurements to be 32 bytes in lower-case hex, got '5f'",
         ),
         (f'[attestation.tpm]\nmeasurements = ["{"5f" * 32}"]', "expected tpm.endorsed"),
+        (
+            f'[attestation.tpm]\nmeasurements = ["{"5f" * 32}"]\n[[attestation.tpm.endorsed]]\nname = "000b"\n'
+            'expires = 2031-01-01T00:00:00Z\nhardware = false\nmodel = "swtpm"',
+            "got none with hardware = true: no quote could pass",
+        ),
         (f'[attestation.tpm]\nmeasurements = ["{"5f" * 32}"]\npins = {{}}', "attestation.tpm.pins: unknown key"),
         (
             f'[attestation.tpm]\nmeasurements = ["{"5f" * 32}"]\n[[attestation.tpm.endorsed]]\nname = "000b"\n'
@@ -216,6 +234,10 @@ def test_what_checks_has_to_be_installed(tmp_path, monkeypatch):
         ),
         (
             f'[attestation.android]\npackage = "a"\nsignatures = ["{"5f" * 32}"]\nrevoked = "none.json"',
+            "attestation.android.revoked: ",
+        ),
+        (
+            f'[attestation.android]\npackage = "a"\nsignatures = ["{"5f" * 32}"]\nrevoked = "\\u0000"',
             "attestation.android.revoked: ",
         ),
         (

@@ -314,18 +314,21 @@ def test_a_run_that_is_begun_over_the_network_has_no_files_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("mode", "target", "said"),
+    ("mode", "terms", "said"),
     [
-        ("mode0", 3, "rounds of 3: mode0 has no opinion below 4 updates"),
-        ("mode0", 4, ""),
-        ("mode1", 9, "rounds of 9: below 10 updates mode1 has no opinion on alien and campaign"),
-        ("mode1", 10, ""),
-        ("plain", 1, ""),
+        ("mode0", {"target": 3}, "rounds of 3: mode0 has no opinion below 4 updates, and everybody counts"),
+        ("mode0", {"target": 4, "quorum": 4}, ""),
+        ("mode1", {"target": 9}, "rounds of 9: below 10 updates mode1 has no opinion on alien and campaign"),
+        ("mode1", {"target": 10, "quorum": 10}, ""),
+        ("mode1", {}, "rounds of 8 to 12: below 10 updates mode1 has no opinion on alien and campaign"),
+        ("mode1", {"quorum": 10}, ""),
+        ("plain", {"target": 1}, ""),
     ],
 )
-def test_a_check_tells_what_a_judge_cannot_do_in_rounds_of_so_few(tmp_path, mode, target, said):
-    run = {"dataset": "synthetic", "mode": mode, "clients": 12, "network": {"target": target}}
+def test_a_check_tells_what_a_judge_cannot_do_in_rounds_of_so_few(tmp_path, mode, terms, said):
+    run = {"dataset": "synthetic", "mode": mode, "clients": 12, "network": terms}
     settings = NetworkSettings.model_validate({"folder": tmp_path, "port": 0, "runs": {"demo": run}})
     found = asyncio.run(check_all(settings))[-1]
     assert (found.what, found.problem) == ("run demo", "")
     assert found.note[: len(said) or None] == said
+    assert found.note.endswith("set quorum = 10") == (" to " in said)

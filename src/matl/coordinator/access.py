@@ -236,8 +236,11 @@ class Access:
         """
         now = self._clock()
         try:
-            # What costs little first: only who has an invitation has evidence looked at.
-            self.roster.value.enrol(request, self._challenger, now=now)
+            # What costs little first: only who has an invitation has evidence looked at, and nobody who is enrolled.
+            known = self.identity(request.client_id)
+            _, coming = self.roster.value.enrol(request, self._challenger, now=now)
+            if coming is known:
+                return coming, False
             nonce = hashlib.sha256(request.text.to_bytes()).digest()
             claims = await self._evidence.of_stranger(evidence, nonce, self._clock)
             known = self.identity(request.client_id)

@@ -201,9 +201,9 @@ async def _copy(blobs: Blobs, name: str, folder: Path) -> int | None:
 
 def _verify(source: Path, manifest: Mapping[str, Any], digest: str) -> BackupSummary:
     total = rows = 0
-    for table in METADATA.sorted_tables:
-        rows += sum(1 for _ in _lines(source, table.name, manifest))
-        total += _table(source, table.name).stat().st_size
+    for table in manifest["tables"]:
+        rows += sum(1 for _ in _lines(source, table, manifest))
+        total += _table(source, table).stat().st_size
     for name, size in manifest["blobs"].items():
         try:
             with _blob(source, name).open("rb") as stream:
@@ -224,9 +224,13 @@ def _manifest(source: Path, digest: str | None) -> tuple[dict[str, Any], str]:
         manifest = json.loads(text)
         if manifest["format"] != _FORMAT:
             raise ValueError(f"format {manifest['format']}, this library reads {_FORMAT}")
-        for table in METADATA.sorted_tables:
-            entry = manifest["tables"][table.name]
+        for table, entry in manifest["tables"].items():
+            if not table.isidentifier():
+                raise ValueError(f"a table named {table!r}")
             int(entry["rows"]), bytes.fromhex(entry["sha256"])
+        lacking = METADATA.tables.keys() - manifest["tables"]
+        if manifest["schema"] == NEWEST and lacking:  # those of other versions have other tables
+            raise ValueError(f"no table {min(lacking)}")
         for name, size in manifest["blobs"].items():
             int(size), bytes.fromhex(name)
         str(manifest["schema"]), str(manifest["matl"])

@@ -192,6 +192,7 @@ class Mirror:
                 name = await asyncio.to_thread(lambda data: hashlib.sha256(data).hexdigest(), content)
                 held.enter_context(self._host.custody.holding(name))
                 self._host.custody.need(name)
+                await self._host.custody.there(name)  # a run may begin with a model that another let go of
                 names.append(await self._host.blobs.put(content))
             row = replace(self._row, round=int(memory.workload["round"]), state=names[0], model_hash=model_hash)
             return await self._stored(write(row, {model_hash: (names[1], len(model))}))

@@ -17,7 +17,7 @@ from matl.attest.intel import IntelVerifier, SgxPolicy, TdxPolicy
 from matl.attest.software import SoftwarePolicy, SoftwareVerifier
 from matl.attest.tpm import TpmPolicy, TpmVerifier
 from matl.coordinator.attestations import Attestation
-from matl.errors import ConfigError, InvalidValueError, MissingExtraError
+from matl.errors import ConfigError, MissingExtraError
 
 __all__ = ["AttestationSettings", "Checked", "with_revoked"]
 
@@ -97,10 +97,11 @@ class AttestationSettings(BaseModel):
         if self.sgx is not None and self.tdx is not None:
             raise ValueError("expected sgx or tdx, got both: their evidence is of one format, with one policy")
         if (tpm := self.tpm) is not None:
-            if tpm.require_hardware and not tpm.endorsed:
+            if tpm.require_hardware and not any(key.hardware for key in tpm.endorsed):
                 raise ValueError(
-                    "expected tpm.endorsed, the attestation keys that answered a challenge, got none: no quote could "
-                    "pass; for trying out, require_hardware = false takes quotes that no hardware stands behind"
+                    "expected tpm.endorsed, the attestation keys that answered a challenge, got none with hardware = "
+                    "true: no quote could pass; for trying out, require_hardware = false takes quotes that no hardware "
+                    "stands behind"
                 )
             if naive := [key.name for key in tpm.endorsed if key.expires.tzinfo is None]:
                 raise ValueError(f"expected tpm.endorsed with expires as 2031-01-01T00:00:00Z, got no zone: {naive}")
@@ -142,6 +143,6 @@ def with_revoked(values: Any, base: Path) -> Any:
     try:
         with path.open("rb") as stream:
             serials = revoked_serials(stream.read(MAX_STATUS_LIST + 1))
-    except (OSError, InvalidValueError) as error:
+    except (OSError, ValueError) as error:  # a name may hold what no name may
         raise ConfigError(str(path), [f"attestation.android.revoked: {error}"]) from error
     return {**values, "android": {**android, "revoked": serials}}

@@ -72,7 +72,7 @@ async def check_all(settings: NetworkSettings) -> list[Finding]:
     return found
 
 
-def few(mode: Mode, updates: int) -> str:
+def few(mode: Mode, updates: int, fewest: int) -> str:
     """What a judge cannot do in rounds of so many updates, in words; empty where it can do all, or judges nobody.
 
     Parameters
@@ -81,14 +81,21 @@ def few(mode: Mode, updates: int) -> str:
         The judge.
     updates : int
         After which a round closes.
+    fewest : int
+        With which it is judged at its deadline.
     """
-    if isinstance(mode, Mode0) and updates < LEAST_COHORT:
-        return f"rounds of {updates}: mode0 has no opinion below {LEAST_COHORT} updates, and everybody counts"
-    if isinstance(mode, Mode1) and updates < DRIFT_COHORT:
-        return (
-            f"rounds of {updates}: below {DRIFT_COHORT} updates mode1 has no opinion on alien and campaign, and does "
-            "not find hidden triggers"
-        )
+    if isinstance(mode, Mode0):
+        least = LEAST_COHORT
+        lost = f"mode0 has no opinion below {least} updates, and everybody counts"
+    elif isinstance(mode, Mode1):
+        least = DRIFT_COHORT
+        lost = f"below {least} updates mode1 has no opinion on alien and campaign, and does not find hidden triggers"
+    else:
+        return ""
+    if updates < least:
+        return f"rounds of {updates}: {lost}"
+    if fewest < least:
+        return f"rounds of {fewest} to {updates}: {lost}; who stays away can bring that about: set quorum = {least}"
     return ""
 
 
@@ -141,7 +148,7 @@ async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
 def _run(name: str, given: dict[str, Any], row: RunRow | None) -> str:
     asked = RunSettings.of(given, source=f"run {name}")
     plan = planner(name, (asked if row is None else resumed(row, asked)).as_settings())
-    return few(plan.workload.mode, plan.rules.target)
+    return few(plan.workload.mode, plan.rules.target, plan.rules.quorum)
 
 
 async def _blobs(settings: NetworkSettings) -> None:
