@@ -57,7 +57,7 @@ class Taking(Rounds):
         if head.run != self._row.id:
             raise refusal(Code.INVALID, f"the update is of run {head.run!r}, this is {self._row.id!r}", reason="run")
         if self.plan.masked:
-            words = f"run {head.run!r} takes masked sums alone, phase by phase: nothing may be sent by which one client is seen"
+            words = f"run {head.run!r} takes updates masked alone, phase by phase; use a client that does"
             raise refusal(Code.INVALID, words, reason="masked")
         forged = self._forged(head, arrived)
         if (known := await self._known(head, proven=forged is None)) is not None:

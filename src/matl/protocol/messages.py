@@ -16,8 +16,8 @@ __all__ = [
     "Acknowledgement", "ActionRequest", "AttestationRequest", "AttestationView", "AuditPage", "AuditView",
     "ChallengeView", "ClientView", "EnrolRequest", "Enrolled", "EventPage", "EventView", "GradientCheck",
     "GradientRequest", "Health", "InvitationView", "InviteRequest", "Invited", "Metrics", "OperatorTokenView",
-    "OracleView", "ParticipantsView", "Problem", "ReputationView", "RoundPage", "RoundView", "RunExport", "RunView", "SessionRequest",
-    "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView", "TrustHistory",
+    "OracleView", "ParticipantsView", "Problem", "ReputationView", "RoundPage", "RoundView", "RunExport", "RunView",
+    "SessionRequest", "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView", "TrustHistory",
     "UpdateView", "UploadView", "ValidateAnswer",
 ]  # fmt: skip
 
