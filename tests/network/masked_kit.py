@@ -121,7 +121,7 @@ class Kit:
 def updates(names=NAMES, seed=0):
     """An update of each client."""
     rng = np.random.default_rng(seed)
-    made = rng.normal(size=(len(names), D)).astype(np.float32)
+    made = (rng.normal(size=D) + 0.5 * rng.normal(size=(len(names), D))).astype(np.float32)
     made *= 0.9 / np.linalg.norm(made, axis=1, keepdims=True)
     return dict(zip(names, made, strict=True))
 
@@ -130,6 +130,27 @@ async def take_part(client, update):
     """One round of one client."""
     found = await client.next_round(wait=20)
     return await client.submit_gradient(LAYOUT.unflatten(update), round=found, metadata={"num_examples": 3})
+
+
+def at(client, phase, act):
+    """Have something done before a client says what it has to say in a phase; it may raise, or return other bytes."""
+    say = client._masked._say
+
+    async def acted(target, now, message):
+        if now.value == phase:
+            message = await act(target, message) or message
+        return await say(target, now, message)
+
+    client._masked._say = acted
+
+
+class Left(Exception):
+    """A client went away."""
+
+
+async def leave(target, message):
+    """Go away."""
+    raise Left
 
 
 class Spy:
