@@ -34,7 +34,7 @@ from matl.privacy.secagg import Client, Phase
 from matl.protocol.messages import ActionRequest, InviteRequest
 
 
-@pytest.mark.parametrize("scheme", ["http", "ws"])
+@pytest.mark.parametrize("scheme", ["http", "ws", "grpc"])
 def test_the_model_after_a_round_is_what_the_sum_of_the_words_decodes_to(tmp_path, monkeypatch, scheme):
     spy = Spy(monkeypatch)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any
 
 from matl.attest.canonical import LARGEST_COUNT, check_identifier
 from matl.coordinator.grpc_door.errors import told
@@ -14,7 +15,7 @@ from matl.protocol.pb import training as pb
 from matl.protocol.pb.methods import LARGEST_PIECE
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["digest", "identifier", "message", "number", "seconds"]
+__all__ = ["digest", "identifier", "message", "number", "said", "seconds"]
 
 _LONGEST_WAIT = 30.0
 
@@ -100,25 +101,50 @@ async def message(
     return head, _framed(head.json, parts, go_on, idle_seconds)
 
 
+async def said(
+    parts: AsyncIterator[bytes], *, idle_seconds: float
+) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
+    """Where something is said in a masked round, and the pieces of what is said, of which none is read yet.
+
+    Raises
+    ------
+    ServiceError
+        As `message`.
+    """
+    first = await _next(parts, idle_seconds, pb.PhasePart)
+    if first is None or first.WhichOneof("part") != "head":
+        raise refusal(Code.MALFORMED, "expected the head of the message of a phase before its pieces")
+    identifier(run=first.head.run)
+    number(round=first.head.round)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        while (part := await _next(parts, idle_seconds, pb.PhasePart)) is not None:
+            yield _chunk(part)
+
+    return first.head, pieces()
+
+
 async def _framed(
     head: bytes, parts: AsyncIterator[bytes], go_on: Callable[[], Awaitable[None]], idle_seconds: float
 ) -> AsyncGenerator[bytes, None]:
     yield len(head).to_bytes(LENGTH, "big") + head
     await go_on()
     while (part := await _next(parts, idle_seconds)) is not None:
-        if part.WhichOneof("part") != "chunk" or not 0 < len(part.chunk) <= LARGEST_PIECE:
-            raise refusal(
-                Code.MALFORMED, f"expected pieces of the payload of 1 to {LARGEST_PIECE} bytes after the head"
-            )
-        yield part.chunk
+        yield _chunk(part)
 
 
-async def _next(parts: AsyncIterator[bytes], idle_seconds: float) -> pb.UpdatePart | None:
+def _chunk(part: Any) -> bytes:
+    """The piece in a part."""
+    if part.WhichOneof("part") != "chunk" or not 0 < len(part.chunk) <= LARGEST_PIECE:
+        raise refusal(Code.MALFORMED, f"expected pieces of the payload of 1 to {LARGEST_PIECE} bytes after the head")
+    return bytes(part.chunk)
+
+
+async def _next(parts: AsyncIterator[bytes], idle_seconds: float, kind: Any = pb.UpdatePart) -> Any:
     """The next part, or nothing at the end."""
     try:
         async with asyncio.timeout(idle_seconds):
-            part: pb.UpdatePart = told(pb.UpdatePart, await anext(parts))
-            return part
+            return told(kind, await anext(parts))
     except StopAsyncIteration:
         return None
     except TimeoutError as error:
