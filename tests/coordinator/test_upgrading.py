@@ -125,4 +125,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
 def test_the_migrations_are_part_of_the_package() -> None:
     folder = Path(migrations.__file__).parent
     assert (folder / "env.py").exists()
-    assert [path.name for path in sorted((folder / "versions").glob("v*.py"))] == ["v0001_first.py"]
+    assert [path.name for path in sorted((folder / "versions").glob("v*.py"))] == [
+        "v0001_first.py",
+        "v0002_phases.py",
+    ]

@@ -144,13 +144,13 @@ def at(client, phase, act):
     client._masked._say = acted
 
 
-class Left(Exception):
+class GoneError(Exception):
     """A client went away."""
 
 
 async def leave(target, message):
     """Go away."""
-    raise Left
+    raise GoneError
 
 
 class Spy:

@@ -44,13 +44,11 @@ def serve(
     if check:
         found = asyncio.run(check_all(settings))
         if as_json:
-            print_json([{"what": one.what, "problem": one.problem or None} for one in found])
+            print_json([{"what": one.what, "problem": one.problem or None, "note": one.note or None} for one in found])
         else:
             for one in found:
-                show(
-                    f"{'no ' if one.problem else 'ok '} {one.what}" + (f": {one.problem}" if one.problem else ""),
-                    markup=False,
-                )
+                said = one.problem or one.note
+                show(f"{'no ' if one.problem else 'ok '} {one.what}" + (f": {said}" if said else ""), markup=False)
         if problems := [f"{one.what}: {one.problem}" for one in found if one.problem]:
             raise ConfigError(str(file), problems)
         return

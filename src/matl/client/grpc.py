@@ -35,7 +35,16 @@ try:
     import grpc.aio
 
     from matl.protocol.pb import training as pb
-    from matl.protocol.pb.methods import AUTHORIZATION, CODE, GO_ON, LARGEST_MESSAGE, LARGEST_PIECE, METHODS, REASON, RETRY_AFTER
+    from matl.protocol.pb.methods import (
+        AUTHORIZATION,
+        CODE,
+        GO_ON,
+        LARGEST_MESSAGE,
+        LARGEST_PIECE,
+        METHODS,
+        REASON,
+        RETRY_AFTER,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtraError("grpcio", extra="grpc") from error
 

@@ -28,7 +28,7 @@ from matl.privacy.secagg import Client, Phase, Session
 from matl.protocol.messages import Acknowledgement
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["MaskedRounds"]
+__all__ = ["MaskedRounds", "read_participants"]
 
 _WAIT = 25.0  # seconds that a request stays open; below what proxies commonly cut
 _LARGEST_TABLE = 64 << 20  # bytes
@@ -44,17 +44,22 @@ class MaskedRounds:
         To the coordinator.
     folder : ClientFolder
         Who the client is, and what it remembers.
-    participants : Path or None
-        See `matl.client.AsyncMATLClient`.
+    participants : mapping of str to bytes, or None
+        By id the Ed25519 key (32 bytes) of everybody who may be in a sum; the coordinator's table unless given.
     manifest_sha256 : str or None
-        Likewise.
+        See `matl.client.AsyncMATLClient`.
     """
 
     def __init__(
-        self, connection: Connection, folder: ClientFolder, *, participants: Path | None, manifest_sha256: str | None
+        self,
+        connection: Connection,
+        folder: ClientFolder,
+        *,
+        participants: Mapping[str, bytes] | None,
+        manifest_sha256: str | None,
     ) -> None:
         self._connection, self._folder, self._agreed = connection, folder, manifest_sha256
-        self._pinned = None if participants is None else _read_table(participants)
+        self._pinned = participants
         self._manifests: dict[str, Manifest] = {}  # by run
         self._counters: dict[str, TransmissionCounter] = {}  # by manifest
         self._warned = False
@@ -194,7 +199,14 @@ class MaskedRounds:
         return self._counters[manifest.sha256]
 
 
-def _read_table(path: Path) -> dict[str, bytes]:
+def read_participants(path: Path) -> dict[str, bytes]:
+    """The table of a file: by id the Ed25519 key (32 bytes) of each client.
+
+    Raises
+    ------
+    InvalidValueError, ProtocolError
+        It cannot be read, or holds something else.
+    """
     try:
         if path.stat().st_size > _LARGEST_TABLE:
             raise ValueError(f"it has more than {_LARGEST_TABLE} bytes")

@@ -15,7 +15,7 @@ from matl.client.connection import Connection, Evidence, open_transport
 from matl.client.encoding import count_examples, encode, vector_of
 from matl.client.folder import ClientFolder
 from matl.client.loop import TrainingLoop
-from matl.client.masked import MaskedRounds
+from matl.client.masked import MaskedRounds, read_participants
 from matl.client.outcomes import Outcomes
 from matl.client.participation import Participation
 from matl.client.retrying import Retrying
@@ -108,6 +108,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             raise InvalidValueError(
                 "expected the coordinator's address, as url or as oracle_endpoint: MATLClient('https://host:8443')"
             )
+        known = None if participants is None else read_participants(Path(participants))
         trusted = None if ca is None else Path(ca)
         transport = open_transport(url or oracle_endpoint or "", ca=trusted, certificate=certificate)
         self._folder = ClientFolder(Path(folder), key=key, client_id=client_id)
@@ -117,7 +118,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         self._masked = MaskedRounds(
             self._connection,
             self._folder,
-            participants=None if participants is None else Path(participants),
+            participants=known,
             manifest_sha256=manifest_sha256,
         )
         self._sealer = sealer

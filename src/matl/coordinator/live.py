@@ -37,10 +37,10 @@ from matl.coordinator.closing import Memory, Standing, decide
 from matl.coordinator.intake import payload_refused
 from matl.coordinator.judge import JudgeRequest
 from matl.coordinator.machine import Resumed, Ticked, due, step
+from matl.coordinator.masking import Masking
 from matl.coordinator.plan import Host, Planner, RunPlan
 from matl.coordinator.rounds import ENDED
 from matl.coordinator.rows import RoundRow, RunRow, RunStatus
-from matl.coordinator.masking import Masking
 from matl.errors import InvalidValueError, StateError
 from matl.protocol.envelope import Head
 from matl.protocol.problems import Code, refusal

@@ -305,8 +305,8 @@ def _pass(machine: Machine, at: float) -> Machine:
     needed = rules.quorum if machine.phase == 0 or rules.later is None else rules.later
     if count >= needed:
         return _advance(machine, at)
-    what, where = ("messages", f" in phase {rules.phases[machine.phase]}") if len(rules.phases) > 1 else ("updates", "")
-    reason = f"{count} of {needed} {what} in {rules.deadline:g} seconds{where}"
+    where = f" in phase {rules.phases[machine.phase]}" if len(rules.phases) > 1 else ""
+    reason = f"{count} of {needed} updates in {rules.deadline:g} seconds{where}"
     return replace(machine, status=RoundStatus.FAILED, reason=reason, closed_at=at)
 
 

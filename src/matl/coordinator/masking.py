@@ -150,7 +150,7 @@ class Masking(Taking):
                 client=client,
                 seq=self._seq,
                 sha256=sha256,
-                bytes=len(data),
+                size=len(data),
                 key=self._keys[client],
                 content=None if vector else data,
             )
@@ -223,12 +223,11 @@ class Masking(Taking):
             rejection = await asyncio.to_thread(_again, server, row, data)
             if rejection is not None:
                 raise StateError(
-                    f"round {self.round.number} of {self._row.id}: a message of {row.client} in the phase {row.phase} was "
+                    f"round {self.round.number} of {self._row.id}: what {row.client} said in {row.phase} was "
                     f"taken and is refused now: {rejection.reason}"
                 )
-        if to is not None:
-            while server.phase is not to:
-                await asyncio.to_thread(server.advance)
+        while to is not None and server.phase is not to:
+            await asyncio.to_thread(server.advance)
         self._aggregation = server
         return server
 

@@ -96,7 +96,7 @@ class PhaseRow:
     client: str
     seq: int  # in the order in which they were taken
     sha256: str
-    bytes: int
+    size: int  # bytes
     key: bytes  # the client's Ed25519 key (32 bytes) as it was then
     content: bytes | None  # None for a masked vector, which lies among the blobs as the payload of an update
 

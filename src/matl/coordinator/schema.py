@@ -160,7 +160,7 @@ phase_messages = sa.Table(
     sa.Column("client", sa.Text, primary_key=True),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("sha256", sa.Text, nullable=False),
-    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
     sa.Column("key", sa.LargeBinary, nullable=False),
     sa.Column("content", sa.LargeBinary),
     sa.ForeignKeyConstraint(["run", "round"], _ROUND),

@@ -53,8 +53,8 @@ _EVER = 1e18  # seconds
 class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
     """A coordinator. Use `open`.
 
-    What its parts are for: `Joining` how clients come, `Uploads` how their updates do, `Phasing` how masked ones do, `Reading` and
-    `Trusting` what is told, `Admin` what operators do. One process serves a database and a folder.
+    What its parts are for: `Joining` how clients come, `Uploads` how their updates do, `Phasing` how masked ones do,
+    `Reading` and `Trusting` what is told, `Admin` what operators do. One process serves a database and a folder.
     """
 
     @classmethod

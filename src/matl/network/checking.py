@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matl.coordinator.blobs import Blobs
+from matl.coordinator.plan import RunPlan
 from matl.coordinator.rows import RunRow
 from matl.coordinator.store import Store
 from matl.errors import InvalidValueError, MatlError, StateError
@@ -33,10 +34,13 @@ class Finding:
         The thing.
     problem : str
         What is wrong with it; empty if nothing is.
+    note : str
+        What is worth knowing about it.
     """
 
     what: str
     problem: str = ""
+    note: str = ""
 
 
 async def check_all(settings: NetworkSettings) -> list[Finding]:
@@ -65,10 +69,10 @@ async def check_all(settings: NetworkSettings) -> list[Finding]:
 
 async def _looked(what: str, work: Awaitable[object]) -> Finding:
     try:
-        await work
+        found = await work
     except MatlError as error:
         return Finding(what, str(error))
-    return Finding(what)
+    return Finding(what, note=found if isinstance(found, str) else "")
 
 
 def _folder(settings: NetworkSettings) -> None:
@@ -95,9 +99,22 @@ async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
         return {row.id: row for row in await store.runs()}
 
 
-def _run(name: str, given: dict[str, Any], row: RunRow | None) -> None:
+def _run(name: str, given: dict[str, Any], row: RunRow | None) -> str:
     asked = RunSettings.of(given, source=f"run {name}")
-    planner(name, (asked if row is None else resumed(row, asked)).as_settings())
+    return _promise(planner(name, (asked if row is None else resumed(row, asked)).as_settings()))
+
+
+def _promise(plan: RunPlan) -> str:
+    """What a run with masked sums promises its clients, and asks of them."""
+    if plan.manifest is None:
+        return ""
+    instance, proven = plan.manifest.instance, plan.manifest.certificate
+    return (
+        f"masked rounds in the phases {', '.join(plan.rules.phases)}, each within {plan.rules.deadline:g} s; a sum has "
+        f"at least {instance.min_survivors} clients, of whom {instance.corrupt} may be dishonest; epsilon "
+        f"{proven.zero_out} (zero-out) at delta {float(instance.delta):g} for a client that sends "
+        f"{instance.transmissions} updates; manifest {plan.manifest.sha256}"
+    )
 
 
 async def _blobs(settings: NetworkSettings) -> None:

@@ -17,8 +17,8 @@ __all__ = [
     "ChallengeView", "ClientView", "EnrolRequest", "Enrolled", "EventPage", "EventView", "GradientCheck",
     "GradientRequest", "Health", "InvitationView", "InviteRequest", "Invited", "Metrics", "OperatorTokenView",
     "OracleView", "ParticipantsView", "Problem", "ReputationView", "RoundPage", "RoundView", "RunExport", "RunView",
-    "SessionRequest", "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView", "TrustHistory",
-    "UpdateView", "UploadView", "ValidateAnswer",
+    "SessionRequest", "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView",
+    "TrustHistory", "UpdateView", "UploadView", "ValidateAnswer",
 ]  # fmt: skip
 
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern="^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]

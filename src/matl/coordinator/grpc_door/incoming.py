@@ -101,9 +101,7 @@ async def message(
     return head, _framed(head.json, parts, go_on, idle_seconds)
 
 
-async def said(
-    parts: AsyncIterator[bytes], *, idle_seconds: float
-) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
+async def said(parts: AsyncIterator[bytes], *, idle_seconds: float) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
     """Where something is said in a masked round, and the pieces of what is said, of which none is read yet.
 
     Raises

@@ -67,7 +67,8 @@ async def get_phase(
 ) -> Response:
     """What a client is asked in a phase; it is waited for until the phase begins.
 
-    404 with the reason `not_yet` where it has not after `wait` seconds, 409 where the round goes on without this client.
+    404 with the reason `not_yet` where it has not after `wait` seconds, 409 where the round went on without this
+    client.
     """
     content = await service.asked(caller, run, number, phase, wait=wait)
     return Response(content, media_type="application/vnd.matl.phase")
