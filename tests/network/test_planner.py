@@ -69,7 +69,7 @@ def test_terms_win():
         ({"downlink": "int8"}, "sends its models as they are"),
         (
             {"privacy": {"epsilon": 8.0, "mechanism": "distributed"}, "mode": "plain"},
-            "answer by itself, phase by phase",
+            "answer by itself",
         ),
         ({"server_optimizer": "scaffold", "mode": "plain"}, "has clients remember"),
         ({"network": {"simulated": True, "quorum": 20}}, "expected quorum <= target, got quorum=20 and target=9"),

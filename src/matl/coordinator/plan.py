@@ -109,8 +109,8 @@ class RunPlan:
             )
         if channel.adaptive is not None:
             raise InvalidValueError(
-                "expected a fixed clipping norm over a network, got privacy.adaptive, of which the manifest says nothing "
-                "that clients could certify; leave it out"
+                "expected a fixed clipping norm over a network, got privacy.adaptive, of which no manifest tells "
+                "for clients to certify; leave it out"
             )
         if self.manifest is None or self.judge is not None or self.workload.max_staleness:
             raise InvalidValueError(
