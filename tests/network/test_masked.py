@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from tests.client.real import coordinator
 from tests.network.masked_kit import (
     ADMIN,
     INSTANCE,
@@ -28,7 +30,7 @@ from tests.network.masked_kit import (
 )
 
 from matl.attest.keys import Algorithm, SigningKey
-from matl.client import AsyncMATLClient
+from matl.client import AsyncMATLClient, MATLClient
 from matl.coordinator.plan import PHASES
 from matl.errors import InvalidValueError, ProtocolError, ServiceError, StateError
 from matl.privacy.secagg import Client, Phase
@@ -142,6 +144,42 @@ def test_a_coordinator_that_ends_in_every_phase_goes_on(tmp_path, monkeypatch):
             await process.aclose()
 
     asyncio.run(outlived())
+
+
+def test_who_was_asked_for_a_phase_is_asked_the_same_after_a_crash(tmp_path):
+    """A phase that its deadline ended is written down before anybody hears of it."""
+
+    async def check():
+        names, asked = NAMES[:8], []
+        kit = Kit(tmp_path, names=names, target=9, deadline=1.0)
+        async with AsyncExitStack() as stack:
+            process = await stack.enter_async_context(AsyncExitStack())
+            await process.enter_async_context(kit.open())
+            clients = await stack.enter_async_context(kit.clients())
+            found = await clients[names[0]].next_round(wait=10)
+            keys = await clients[names[0]]._masked._identities("demo")
+
+            async def advertise(name):
+                masked = clients[name]._masked
+                client = Client(kit.service.live("demo").session(), name, masked._identity(), keys)
+                await masked._say(found, Phase.ADVERTISE, client.advertise())
+
+            await asyncio.gather(*(advertise(name) for name in names[:7]))
+            for _ in range(2):
+                line = clients[names[0]]._connection
+                asked.append(await line.ask(lambda one: one.asked("demo", 0, "share", wait=20, limit=1 << 20)))
+                # As a process that was killed: the lives are not told to end.
+                kit.service._lives.clear()
+                await process.aclose()
+                kit.planner = lambda run, settings: plan(run, {**settings, "deadline": 60.0})
+                await process.enter_async_context(kit.open())
+            assert asked[0] == asked[1]
+            with pytest.raises(ServiceError) as caught:
+                await advertise(names[7])
+            assert caught.value.reason == "late"
+            await process.aclose()
+
+    asyncio.run(check())
 
 
 def test_a_round_with_too_few_survivors_fails_with_a_reason_and_the_next_one_opens(tmp_path):
@@ -343,3 +381,24 @@ def test_the_loop_trains_once_a_round_and_walks_through_the_phases_by_itself(tmp
             assert model["w"].shape == (10, 8)
 
     asyncio.run(check())
+
+
+def test_a_configured_run_trains_twenty_clients_that_need_no_more_than_a_function(tmp_path):
+    run = {
+        "dataset": "synthetic", "clients": 20, "task": "softmax", "mode": "plain", "rounds": 1,
+        "privacy": {"epsilon": 8.0, "mechanism": "distributed", "corrupt": 2, "dropout": 0.2, "budget_bits": 64.0},
+        "network": {"target": 20, "deadline": 60.0},
+    }  # fmt: skip
+
+    def train(params, current):
+        return {name: value + np.float32(0.01) for name, value in params.items()}, 12
+
+    def one(served, invitation, name):
+        with MATLClient(served.url, client_id=name, folder=tmp_path / name) as client:
+            client.join(invitation)
+            return client.fit_loop(train), client.last_verdict.verdict.value, client.run().visibility.value
+
+    with coordinator(tmp_path / "coordinator", private=run) as served, ThreadPoolExecutor(20) as pool:
+        invitation = served.invite(20)
+        ways = list(pool.map(lambda index: one(served, invitation, f"hospital-{index}"), range(20)))
+    assert ways == [(1, "accepted", "summed")] * 20

@@ -44,6 +44,7 @@ class Masking(Taking):
         super().__init__(row, plan, host)
         self._keys: dict[str, bytes] = {}  # of those who are in the round, as they were when they came
         self._seq = 0  # of the next message
+        self._requests: tuple[Phase, dict[str, bytes]] | None = None  # of the present phase
 
     def session(self) -> Session:
         """The secure aggregation of the latest round.
@@ -105,7 +106,9 @@ class Masking(Taking):
             server = await self._server()
             if server.phase != phase:
                 raise self._went_on(number, f"the phase {phase} is over")
-            request = (await asyncio.to_thread(server.requests)).get(client)
+            if self._requests is None or self._requests[0] is not server.phase:
+                self._requests = server.phase, await asyncio.to_thread(server.requests)
+            request = self._requests[1].get(client)
         if request is None:
             raise self._went_on(number, f"{client} was silent in a phase before {phase}")
         return request
@@ -216,7 +219,7 @@ class Masking(Taking):
             return self._aggregation
         rows = await self._host.store.phase_messages(self._row.id, self.round.number)
         self._keys = {row.client: row.key for row in rows}
-        self._seq = len(rows)
+        self._seq, self._requests = len(rows), None
         server = Server(self.session(), self._keys)
         for row in rows:
             data = await self._host.blobs.read(row.sha256) if row.content is None else row.content
