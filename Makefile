@@ -103,12 +103,12 @@ clean: ## Remove environments, caches and build products; runs/ is kept
 	rm -rf .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Three stamps: the demo needs a fraction of what development needs, and development little of what every extra is.
+# Three stamps: the demo and `matl up` need a fraction of what development needs, and development little of what every extra is.
 # All installs are editable, so only a change of the dependencies makes them stale.
 
 $(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/pip
-	@echo "Installing MATL and what the demo needs into $(VENV) (once) ..."
-	@$(PIP) install --constraint constraints.txt --editable ".[sim]"
+	@echo "Installing MATL and what the demo and a network need into $(VENV) (once) ..."
+	@$(PIP) install --constraint constraints.txt --editable ".[sim,server]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip

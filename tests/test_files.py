@@ -92,3 +92,12 @@ def test_make_directory(tmp_path):
     for path in (tmp_path / "file", tmp_path / "file" / "a"):
         with pytest.raises(StorageError, match="a file stands where a folder is needed"):
             files.make_directory(path)
+
+
+def test_the_names_in_a_folder_are_brought_to_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    files.sync_directory(tmp_path)
+    assert synced == [tmp_path.stat().st_ino]
+    with pytest.raises(FileNotFoundError):
+        files.sync_directory(tmp_path / "none")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from matl.errors import StorageError
 
-__all__ = ["make_directory", "storage_error", "write_atomic"]
+__all__ = ["make_directory", "storage_error", "sync_directory", "write_atomic"]
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
@@ -61,6 +61,21 @@ def make_directory(path: Path, *, private: bool = False) -> Path:
     except OSError as error:
         raise storage_error(path, error) from error
     return path
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names of new files in a folder to the disk, which flushing the files alone does not.
+
+    Raises
+    ------
+    OSError
+        The disk does not take it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def storage_error(path: Path, error: OSError) -> StorageError:

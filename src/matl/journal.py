@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from matl.errors import StateError, StorageError
-from matl.files import storage_error, write_atomic
+from matl.files import storage_error, sync_directory, write_atomic
 
 __all__ = ["BUDGET", "Head", "Journal", "read_journal"]
 
@@ -97,7 +97,7 @@ class Journal:
         try:
             journal._lock()
             journal.append(first)
-            _sync_folder(path.parent)
+            sync_directory(path.parent)
         except BaseException:  # nothing rests on it yet
             journal.close()
             path.unlink(missing_ok=True)
@@ -285,15 +285,6 @@ def _read_head(path: Path, advice: str) -> Head:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{source} cannot be read: {error}; {advice}") from error
     return head
-
-
-def _sync_folder(folder: Path) -> None:
-    """Bring the names of new files to the disk, which writing the files alone does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _chained(before: str, text: str) -> str:

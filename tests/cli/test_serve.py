@@ -33,7 +33,12 @@ def file(tmp_path):
 def test_check_says_what_is_in_order_and_what_is_not(run, file):
     done = run("serve", "matl.toml", "--check")
     assert (done.code, done.err) == (0, "")
-    assert "ok  run hospitals" in done.out
+    assert "ok  run hospitals\n" in done.out
+    file.write_text(FILE + "network = { target = 3 }\n")
+    done = run("serve", "matl.toml", "--check")
+    assert done.code == 0
+    assert "ok  run hospitals: rounds of 3: mode0 has no opinion below 4 updates" in done.out
+    assert run("serve", "matl.toml", "--check", "--json").json[-1]["note"].startswith("rounds of 3: mode0")
     file.write_text(FILE.replace('"synthetic"', '{ name = "csv", path = "none.csv", label = "ill" }'))
     done = run("serve", "matl.toml", "--check", "--json")
     assert done.code == ExitCode.USAGE

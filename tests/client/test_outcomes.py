@@ -39,6 +39,10 @@ def up(params, current):
     return {name: array + current.recipe["learning_rate"] for name, array in params.items()}, 10
 
 
+ADVICE = (
+    "if that is a mistake: does the training follow the round's recipe (steps, batch size, learning rate, momentum), "
+    "and are the samples and labels of the kind that the model is for, scaled alike?"
+)
 GOOD, BAD = ("accepted", ""), ("quarantined", "its score was below the line")
 
 
@@ -70,6 +74,7 @@ def test_a_loop_tells_each_change_of_the_verdict_and_in_how_many_rounds_it_count
     assert lines_of(caplog) == [
         ("INFO", "round 0 of demo: accepted"),
         ("WARNING", "round 1 of demo: quarantined, does not count: its score was below the line"),
+        ("WARNING", ADVICE),
         ("INFO", "run demo is finished after 4 of 4 rounds"),
         ("INFO", "round 3 of demo: accepted"),
         ("WARNING", "run demo: counted in 2 of 4 rounds"),

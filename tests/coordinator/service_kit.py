@@ -112,7 +112,7 @@ class Client:
 
     @property
     def caller(self) -> Caller:
-        return Caller("client", self.id)
+        return Caller("client", self.id, key=self.key.public.fingerprint)
 
     @property
     def bearer(self) -> dict[str, str]:

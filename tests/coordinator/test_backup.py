@@ -29,7 +29,7 @@ from matl.coordinator import backup as backup_module
 from matl.coordinator.backup import BackupSummary, backup, restore, verify
 from matl.coordinator.blobs import Blobs
 from matl.coordinator.rows import RoundStatus
-from matl.coordinator.schema import METADATA
+from matl.coordinator.schema import METADATA, doomed_blobs
 from matl.coordinator.store import Store
 from matl.errors import MatlError, ServiceError, StateError, StorageError
 
@@ -57,6 +57,7 @@ async def fill(url: str, blobs: Blobs) -> Store:
     await store.keep_phase_message(phase_row(round=1), machine={"n": 2})
     await store.put_document("roster", {"secret": b"\x00\xff"}, expected_version=0)
     await store.create_upload(upload_row())
+    await store.database.write(lambda connection: connection.execute(doomed_blobs.insert().values(blob=sha("gone"))))
     await store.publish([event_row("many")] * 600)  # more than are read at once
     return store
 

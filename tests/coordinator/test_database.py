@@ -125,6 +125,49 @@ def test_a_database_that_another_process_locks(sqlite_url: str) -> None:
     asyncio.run(check())
 
 
+def test_a_writer_that_breaks_off_fails_what_waits_and_the_next_write_begins_anew(
+    sqlite_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        await asyncio.sleep(0.01)
+        raise RuntimeError("nobody thought of this")
+
+    async def check() -> None:
+        async with await open_store(sqlite_url) as store:
+            there = len(await store.events())
+            with monkeypatch.context() as patch:
+                patch.setattr(store.database, "_commit", broken)
+                writing = [store.publish([event_row()]) for _ in range(database_module._TOGETHER + 3)]
+                answers = await asyncio.wait_for(asyncio.gather(*writing, return_exceptions=True), 20)
+                assert {type(answer) for answer in answers} == {ServiceError}
+                words = "writing to the database broke off (RuntimeError: nobody thought of this)"
+                assert str(answers[-1]) == f"{words}; what was asked for may have been done: ask again"
+                assert "the next write begins anew" in caplog.text
+                assert await refused(store.publish([event_row()])) == str(answers[0])
+            assert await store.publish([event_row()]) == there + 1
+            monkeypatch.setattr(store.database, "_commit", broken)
+            assert await refused(store.publish([event_row()])) == str(answers[0])
+        with pytest.raises(StateError, match="closed"):  # which a writer that is gone does not keep from being done
+            await store.publish([event_row()])
+
+    asyncio.run(check())
+
+
+def test_a_writer_that_is_cancelled_leaves_nobody_waiting(sqlite_url: str) -> None:
+    async def check() -> None:
+        async with await open_store(sqlite_url) as store:
+            writing = [asyncio.create_task(store.publish([event_row()])) for _ in range(3)]
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert store.database._task is not None
+            store.database._task.cancel()
+            answers = await asyncio.wait_for(asyncio.gather(*writing, return_exceptions=True), 20)
+            assert [type(answer) for answer in answers] == [ServiceError] * 3
+            assert await store.publish([event_row()]) >= 3
+
+    asyncio.run(check())
+
+
 def test_too_many_writes_are_refused_at_once(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def check() -> None:
         async with await open_store(sqlite_url) as store:

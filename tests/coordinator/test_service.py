@@ -3,6 +3,11 @@
 import asyncio
 import base64
 import json
+import os
+import signal
+import stat
+import subprocess
+import sys
 from contextlib import aclosing
 
 import numpy as np
@@ -16,10 +21,11 @@ from matl.attest.receipts import verify_receipt
 from matl.attest.signing import sign_chunk
 from matl.attest.texts import ChunkText
 from matl.coordinator.access import Caller
+from matl.coordinator.blobs import Blobs
 from matl.coordinator.keys import Keys
 from matl.coordinator.limits import Limits, Rate
 from matl.coordinator.overrides import Hold, Overrides
-from matl.errors import InvalidValueError, StateError, StorageError
+from matl.errors import InvalidValueError, ServiceError, StateError, StorageError
 from matl.params import values_hash
 from matl.protocol.messages import GradientRequest, InviteRequest, StartRequest
 from matl.protocol.problems import Code, refusal
@@ -368,10 +374,70 @@ def test_a_run_whose_settings_do_not_fit_any_more_keeps_nobody_from_the_others(t
             assert [run.id for run in await kit.service.runs(kit.admin)] == ["second"]
             error = await refused(kit.service.run(kit.admin, "demo"), "conflict", "broken_run")
             assert "its data set has moved away" in str(error)
-            error = await refused(kit.service.ready(), "busy", "broken_run")
-            assert "moved away" not in str(error)  # anybody may ask this
+            await kit.service.ready()  # the coordinator can work, and does
+            counters = (await kit.service.metrics(kit.admin)).counters
+            assert (counters["runs.going_on"], counters["runs.broken"]) == (1, 1)
             await refused(kit.start(), "conflict", "run")
             await kit.round_of(NAMES, "second")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (KeyError("label"), "KeyError: 'label'"),
+        (OSError(5, "Input/output error"), "OSError: [Errno 5] Input/output error"),
+        (ValueError("the file is cut off " + 300 * "."), "ValueError: the file is cut off ..."),
+        (ServiceError("invalid", "no run is like this"), "no run is like this"),
+        ("blob", "there is no such blob"),
+        ("damage", "is damaged: its bytes have another hash"),
+    ],
+    ids=lambda fault: type(fault).__name__ if isinstance(fault, Exception) else fault,
+)
+def test_whatever_is_wrong_with_a_run_it_keeps_nobody_from_the_others(tmp_path, caplog, fault, words):
+    def faulty(run, settings):
+        if run == "demo" and isinstance(fault, Exception):
+            raise fault
+        return planner(run, settings)
+
+    async def scenario():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            await network(kit)
+            await kit.start("second")
+            state = kit.service.blobs.path(kit.service.live("demo").row.state)
+        if fault == "blob":
+            state.unlink()
+        elif fault == "damage":
+            state.write_bytes(state.read_bytes()[:-1] + b"?")
+        kit.changes["planner"] = faulty
+        async with kit.open():
+            error = await refused(kit.service.run(kit.admin, "demo"), "conflict", "broken_run")
+            assert words in str(error)
+            assert len(str(error)) < 400
+            assert f"run demo cannot go on: {words[:10]}" in caplog.text or fault in ("blob", "damage")
+            await kit.round_of(NAMES, "second")
+
+    asyncio.run(scenario())
+
+
+def test_a_start_while_the_blobs_are_out_of_reach_is_refused_and_breaks_no_run(tmp_path):
+    async def scenario():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            await network(kit)
+
+        async def unmounted(*_):
+            raise refusal(Code.BUSY, "the blobs are out of reach", reason="blobs")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Blobs, "read", unmounted)
+            with pytest.raises(ServiceError, match="out of reach"):
+                async with kit.open():
+                    pass
+        async with kit.open():
+            await kit.round_of(NAMES)
 
     asyncio.run(scenario())
 
@@ -436,6 +502,16 @@ def test_a_subscription_misses_nothing_and_ends_with_the_right_to_it(tmp_path):
             leaving = asyncio.create_task(follow(ann.caller))
             await kit.round_of(NAMES)
             await kit.service.revoke(kit.admin, "ann")
+            async with asyncio.timeout(5):
+                await refused(leaving, "unauthenticated", "token")
+            before = kit.clients["bob"].caller
+            await kit.enrol("bob", client_id="bob", replaces=True)
+            await refused(anext(kit.service.subscribe(before, after=0)), "unauthenticated", "token")
+            leaving = asyncio.create_task(
+                follow(await kit.service.authenticate(kit.clients["bob"].bearer["Authorization"]))
+            )
+            kit.clock.ahead = 3601  # a session is good for an hour
+            await kit.service.pause(kit.admin, "demo")
             async with asyncio.timeout(5):
                 await refused(leaving, "unauthenticated", "token")
             seen.clear()
@@ -578,6 +654,68 @@ def test_payloads_older_than_the_retention_are_deleted_and_needed_ones_are_not(t
             assert await kit.service.blobs.exists(shared.payload_sha256)
             await kit.round_of(NAMES)
             assert (await kit.service.update(kit.admin, "demo", 0, "ann")).payload_sha256 == old.payload_sha256
+
+    asyncio.run(scenario())
+
+
+def test_payloads_that_were_let_go_of_before_a_crash_are_deleted_after_it(tmp_path):
+    """It dies when the rows are committed and nothing is deleted yet."""
+    script = f"""
+import asyncio, os, signal
+from pathlib import Path
+from tests.coordinator.service_kit import serving
+from tests.coordinator.test_service import NAMES, network
+
+async def main():
+    async with serving(Path({str(tmp_path)!r}), retention=1) as kit:
+        await network(kit)
+        await kit.round_of(NAMES, ann=5.0)
+        print((await kit.service.update(kit.admin, "demo", 0, "ann")).payload_sha256, flush=True)
+        await kit.round_of(NAMES)
+
+        async def die(_):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        kit.service.blobs.delete = die
+        await kit.service.tidy()
+
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    old = done.stdout.strip()
+
+    async def afterwards():
+        async with serving(tmp_path, retention=1) as kit:
+            store, blobs = kit.service.store, kit.service.blobs
+            doomed = await store.doomed_blobs()
+            assert old in doomed
+            assert all([await blobs.exists(name) for name in doomed])
+            kept = await store.referenced_blobs()
+            await kit.service.tidy()
+            assert not any([await blobs.exists(name) for name in doomed])
+            assert all([await blobs.exists(name) for name in kept])
+            assert await store.doomed_blobs() == set()
+
+    asyncio.run(afterwards())
+
+
+def test_events_go_when_their_days_are_over_and_verdicts_do_not(tmp_path):
+    async def scenario():
+        async with serving(tmp_path, event_days=2.0) as kit:
+            await network(kit)
+            await kit.round_of(NAMES)
+            kit.clock.ahead = 86_400.0
+            await kit.start("second")
+            there = (await kit.service.events(kit.admin)).events
+            await kit.service.tidy()
+            assert (await kit.service.events(kit.admin)).events == there
+            kit.clock.ahead = 2.5 * 86_400.0
+            await kit.service.tidy()
+            left = (await kit.service.events(kit.admin)).events
+            assert {event.run for event in left} == {"second"}
+            assert left == there[-len(left) :]
+            assert await kit.service.receipt(kit.admin, "demo", 0, "ann")
 
     asyncio.run(scenario())
 
@@ -846,6 +984,19 @@ def test_a_run_that_fails_by_the_clock_is_logged_and_the_others_go_on(tmp_path, 
 
     asyncio.run(scenario())
     assert "a fault of ours" in caplog.text
+
+
+def test_the_names_of_secrets_are_on_the_disk_before_anybody_relies_on_them(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append({path.name for path in tmp_path.iterdir()})
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    Keys.of(tmp_path)
+    assert synced == [{"receipts.pem"}, {"receipts.pem", "coordinator.secret"}]
 
 
 def test_the_public_key_of_receipts_lies_beside_the_private_one(tmp_path):

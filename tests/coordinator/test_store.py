@@ -30,6 +30,7 @@ from tests.coordinator.samples import (
 
 from matl.attest.replay import ReplayCache
 from matl.coordinator import schema
+from matl.coordinator import store as store_module
 from matl.coordinator.rows import (
     EventRow,
     RoundRow,
@@ -378,6 +379,29 @@ def test_events_have_no_gaps_for_any_reader(database_url: str) -> None:
     asyncio.run(check())
 
 
+def test_old_events_go_and_the_others_keep_their_numbers(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_EVENTS", 3)
+
+    async def check() -> None:
+        async with await open_store(database_url) as store:
+            before = len(await store.events())
+            await store.publish([event_row(at=at) for at in (2e9, 2.1e9, 1e9, 4e9, 2.2e9)])
+            first = before + 1
+            assert await store.prune_events(before=0.0) == 0
+            gone = 0
+            while many := await store.prune_events(before=3e9):  # at most so many at once
+                assert many <= 3
+                gone += many
+            assert gone == before + 3
+            # One that is not old, by whatever clock, keeps what follows it: no reader finds a gap.
+            assert [event.seq for event in await store.events()] == [first + 3, first + 4]
+            assert await store.prune_events(before=5e9) == 2
+            assert await store.events() == []
+            assert await store.publish([event_row()]) == first + 5
+
+    asyncio.run(check())
+
+
 @settings(max_examples=15)
 @given(
     st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 6), st.integers(0, 30), st.integers(0, 30)), max_size=25)
@@ -473,12 +497,19 @@ def test_retention_lets_go_of_blobs_that_nothing_needs(database_url: str) -> Non
             assert await store.referenced_blobs() == everything - set(gone)
             for name in everything | {sha("eve"), ""}:
                 assert await store.needs_blob(name) == (name in everything - set(gone)), name
+            assert await store.doomed_blobs() == set(gone)
+            await store.forget_blobs({*gone[1:], sha("bob")})
             assert await store.prune("run", keep_rounds=2) == []
+            assert await store.doomed_blobs() == {gone[0]}  # until somebody says that it is deleted
             assert await store.model(sha("model 1")) is None
             assert await store.model(sha("model 2")) == (sha("blob 2"), 1)
             assert len(await store.updates("run", 0)) == 3
             assert sha("bob") in await store.prune("run", keep_rounds=0)
             assert await store.referenced_blobs() == {sha("state 4"), sha("blob 4")}
+            assert {gone[0], sha("bob")} < await store.doomed_blobs()
+            await store.forget_blobs(await store.doomed_blobs())
+            await store.forget_blobs([])
+            assert await store.doomed_blobs() == set()
             with pytest.raises(InvalidValueError, match="keep_rounds"):
                 await store.prune("run", keep_rounds=-1)
 

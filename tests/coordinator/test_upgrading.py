@@ -127,5 +127,6 @@ def test_the_migrations_are_part_of_the_package() -> None:
     assert (folder / "env.py").exists()
     assert [path.name for path in sorted((folder / "versions").glob("v*.py"))] == [
         "v0001_first.py",
-        "v0002_phases.py",
+        "v0002_doomed_blobs.py",
+        "v0003_phases.py",
     ]

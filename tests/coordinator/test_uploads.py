@@ -14,6 +14,7 @@ from matl.coordinator import incoming
 from matl.coordinator.limits import Limits, Rate
 from matl.protocol.envelope import LARGEST_HEAD, Head, frame
 from matl.protocol.messages import InviteRequest
+from matl.protocol.problems import Code, refusal
 from matl.screening import encode_payload
 
 
@@ -297,6 +298,73 @@ def test_what_is_not_the_payload_that_was_signed_is_refused_and_forgotten(tmp_pa
             await refused(kit.service.append(view.id, 0, pieces(payload)), "invalid", "not_finite")
             view, _, payload = await begun(kit, ann)
             assert (await kit.service.append(view.id, 0, pieces(payload))).acknowledgement is not None
+
+    asyncio.run(scenario())
+
+
+def test_who_knows_the_hash_of_anothers_payload_has_not_sent_it(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            ann, bob, _ = await network(kit)
+            view, head, payload = await begun(kit, ann, 2.0)
+            theirs, _ = await bob.signed(2.0)
+            await bob.send(2.0)
+            assert theirs.payload_sha256 == head.payload_sha256
+            await refused(kit.service.append(view.id, 0, pieces(bytes(len(payload)))), "invalid", "payload_hash")
+            assert await kit.service.blobs.read(theirs.payload_sha256) == payload
+            view, *_ = await begun(kit, ann, 2.0)
+            assert (await kit.service.append(view.id, 0, pieces(payload))).acknowledgement is not None
+            assert staged(tmp_path) == []
+
+    asyncio.run(scenario())
+
+
+def test_an_upload_of_other_bytes_that_could_not_be_forgotten_is_none_after_a_restart_either(tmp_path, monkeypatch):
+    async def gone(*_):
+        raise refusal(Code.BUSY, "the database is down", reason="database")
+
+    async def scenario():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            ann, bob, _ = await network(kit)
+            view, _, payload = await begun(kit, ann, 2.0)
+            await bob.send(2.0)
+            monkeypatch.setattr(kit.service.store, "delete_upload", gone)
+            await refused(kit.service.append(view.id, 0, pieces(bytes(len(payload)))), "busy", "database")
+        async with kit.open():
+            assert (await kit.service.upload(view.id)).offset == len(payload)
+            await refused(kit.service.append(view.id, len(payload), pieces(b"")), "invalid", "payload_hash")
+            assert (await kit.service.current_round(kit.admin, "demo")).accepted == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_payload_that_is_deleted_while_an_upload_of_it_ends_is_there_afterwards(tmp_path, monkeypatch):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            ann, *_ = await network(kit)
+            view, head, payload = await begun(kit, ann)
+            await kit.service.append(view.id, 0, pieces(payload[:-1]))
+            name, custody = await kit.service.blobs.put(payload), kit.service.host.custody
+            deleting, gate = asyncio.Event(), asyncio.Event()
+
+            async def slow(sha256):
+                deleting.set()
+                await gate.wait()
+                await kit.service.blobs.delete(sha256)
+
+            async def discard():
+                with custody.holding(name):
+                    await custody.discard(name, slow)
+
+            discarding = asyncio.create_task(discard())
+            await deleting.wait()
+            ending = asyncio.create_task(kit.service.append(view.id, len(payload) - 1, pieces(payload[-1:])))
+            await asyncio.sleep(0.2)
+            gate.set()
+            assert (await ending).acknowledgement is not None
+            await discarding
+            assert await kit.service.blobs.read(head.payload_sha256) == payload
 
     asyncio.run(scenario())
 

@@ -24,6 +24,7 @@ from matl.coordinator import blob_places, rounds
 from matl.coordinator import service as service_module
 from matl.coordinator.rows import EventRow
 from matl.errors import ServiceError
+from matl.protocol.messages import Acknowledgement
 
 NO_SPACE = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -122,6 +123,71 @@ def test_a_disk_of_blobs_that_is_full_while_updates_arrive(tmp_path, monkeypatch
     town.check()
 
 
+async def command(town, *statements):
+    """What the database does for whoever owns it."""
+
+    def run(connection):
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+
+    await town.service.store.database.write(run)
+
+
+async def no_room_on_the_server(town):
+    """Let PostgreSQL say of every update what it says when its disk is full."""
+    await command(
+        town,
+        "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'could not extend file: No space left on device' USING ERRCODE = 'disk_full'; END $$",
+        "CREATE TRIGGER full_disk BEFORE INSERT ON updates FOR EACH ROW EXECUTE FUNCTION full_disk()",
+    )
+
+
+def test_a_database_that_is_full_while_updates_arrive(tmp_path, database_url):
+    clients = 16  # more than find room in the pages that are there
+    terms = {"clients": clients, "rounds": 2, "quorum": clients, "deadline": None}
+    town = Town.of(tmp_path, changes={"database": database_url}, **terms)
+    sqlite = database_url.startswith("sqlite")
+
+    async def story():
+        async with town.open():
+            everybody = [await town.kit.enrol(name) for name in town.names]
+            messages = [await town.message(client) for client in everybody]
+            await (no_room(town) if sqlite else no_room_on_the_server(town))
+
+            async def send(client, message):
+                """Whether it is taken; if not, it is said why and when to come again."""
+                answer = await town.post(message, 0)
+                if answer.status_code == 202:
+                    told = Acknowledgement.model_validate_json(answer.content)
+                    town.ledger.note(told.round, client.id, told.payload_sha256)
+                    return True
+                refusals.append(busy(answer))
+                return False
+
+            # Who finds room is taken, at whatever attempt, and then counts; the others are refused again and again.
+            taken, refusals = set(), []
+            for _ in range(3):
+                answers = await asyncio.gather(*map(send, everybody, messages))
+                taken |= {client.id for client, counts in zip(everybody, answers, strict=True) if counts}
+                stored = await town.service.store.updates(RUN, 0)
+                assert {row.client for row in stored} == taken
+                assert len(taken) < clients
+            assert {told["reason"] for told in refusals} <= {"database", "between_rounds"}
+            assert "the database is full: free some space on its disk" in {told["message"] for told in refusals}
+            assert (await town.service.round(town.kit.admin, RUN, 0)).status == "open"
+            await (pages(town, 100_000) if sqlite else command(town, "DROP TRIGGER full_disk ON updates"))
+            for client, message in zip(everybody, messages, strict=True):
+                assert await town.acknowledged(message, client, 0) == (client.id in taken)
+            ended = await town.round_of(0)
+            assert (ended.status, ended.accepted) == ("committed", clients)
+            await all_sent(town)
+            await town.over()
+
+    asyncio.run(story())
+    assert town.check().counted == 2 * clients
+
+
 @pytest.mark.parametrize("which", ["database", "blobs", "scratch"])
 def test_a_disk_that_is_full_when_a_round_is_committed(tmp_path, monkeypatch, caplog, which):
     town, disk, gate = Town.of(tmp_path, rounds=2), Disk(monkeypatch), Gate(monkeypatch)
@@ -180,7 +246,7 @@ def test_a_database_that_is_down_for_a_while(tmp_path, monkeypatch, postgres, po
                 number = (await town.service.current_round(ann.caller, RUN)).number
                 told = busy(await town.post(await town.message(ann), number))
                 assert (told["message"], told["reason"]) == ("the database is down", "database")
-                await asyncio.sleep(3 - (time.monotonic() - stopped))
+                await asyncio.sleep(10 - (time.monotonic() - stopped))
                 with pytest.raises(ServiceError, match="the database is down"):
                     await town.service.ready()
                 assert await asyncio.to_thread(postgres.start)

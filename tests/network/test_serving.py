@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import aclosing
 
 import httpx
 import pytest
@@ -12,7 +13,8 @@ from tests.coordinator.postgres import server
 
 from matl.attest.keys import SigningKey
 from matl.client import AsyncMATLClient
-from matl.errors import ConfigError, InvalidValueError
+from matl.client.websocket import WebSocketTransport
+from matl.errors import ConfigError, InvalidValueError, ServiceError
 from matl.network import serving
 from matl.network.checking import check_all
 from matl.network.hosting import open_coordinator, upgrade_database, versions
@@ -128,6 +130,47 @@ def test_a_certificate_of_the_own_key_says_who_a_client_is(tmp_path):
                 return (await known.get(f"{doors.url}/v1/runs")).status_code
 
     assert asyncio.run(work()) == 200
+
+
+def test_a_certificate_of_the_own_key_opens_a_websocket_too(tmp_path):
+    authority = Authority(tmp_path, "authority")
+    certificate, key = authority.issue("coordinator")
+    (client_certificate := authority.issue("ann"))[1].chmod(0o600)
+    tls = {"certificate": certificate, "key": key, "client_ca": authority.file}
+    settings = NetworkSettings.model_validate({"folder": tmp_path / "data", "port": 0, "tls": tls, "runs": {"a": RUN}})
+    options = {"ca": authority.file, "certificate": client_certificate}
+
+    async def work():
+        async with open_coordinator(settings) as doors:
+            ann = await joined(settings, doors, tmp_path, "ann", key=SigningKey.load(client_certificate[1]), **options)
+            await ann.close()
+            url = doors.url.replace("https", "wss")
+            stranger = WebSocketTransport(url, ca=authority.file)
+            with pytest.raises(ServiceError):
+                await anext(stranger.events())
+            await stranger.aclose()
+            page = WebSocketTransport(url, **options)
+            page._options["origin"] = "https://elsewhere.example"  # as a browser says for a page
+            with pytest.raises(ServiceError, match="this needs"):
+                await anext(page.events())
+            await page.aclose()
+            known = WebSocketTransport(url, **options)  # without a session: the certificate says who it is
+            async with aclosing(known.events()) as events:
+                first = await anext(events)
+                with Operator.of(settings.folder, **options) as line:
+                    await asyncio.to_thread(line._client.post, f"{doors.url}/v1/admin/clients/ann/revoke", json={})
+
+                async def to_the_end():
+                    async with asyncio.timeout(10):
+                        async for _ in events:
+                            pass
+
+                with pytest.raises(ServiceError) as caught:
+                    await to_the_end()
+            await known.aclose()
+            return first.seq, caught.value.code, caught.value.reason
+
+    assert asyncio.run(work()) == (1, "unauthenticated", "token")
 
 
 def test_grpc_is_a_door_of_its_own(tmp_path):
@@ -268,3 +311,21 @@ def test_a_run_that_is_begun_over_the_network_has_no_files_read(tmp_path):
                 assert (tmp_path / "admin.token").read_text().strip() not in answer.text
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("mode", "target", "said"),
+    [
+        ("mode0", 3, "rounds of 3: mode0 has no opinion below 4 updates"),
+        ("mode0", 4, ""),
+        ("mode1", 9, "rounds of 9: below 10 updates mode1 has no opinion on alien and campaign"),
+        ("mode1", 10, ""),
+        ("plain", 1, ""),
+    ],
+)
+def test_a_check_tells_what_a_judge_cannot_do_in_rounds_of_so_few(tmp_path, mode, target, said):
+    run = {"dataset": "synthetic", "mode": mode, "clients": 12, "network": {"target": target}}
+    settings = NetworkSettings.model_validate({"folder": tmp_path, "port": 0, "runs": {"demo": run}})
+    found = asyncio.run(check_all(settings))[-1]
+    assert (found.what, found.problem) == ("run demo", "")
+    assert found.note[: len(said) or None] == said

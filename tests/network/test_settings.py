@@ -20,6 +20,7 @@ client_ca = "tls/ca.pem"
 [limits]
 max_message = 1000000
 retention = 5
+event_days = 30
 
 [runs.hospitals]
 dataset = "synthetic"
@@ -60,7 +61,8 @@ def test_a_file_is_read_with_paths_beside_it(file):
     assert settings.blobs_url == str(folder / "blobs")
     assert settings.tls.certificate == folder / "tls" / "cert.pem"
     assert settings.tls.client_ca == folder / "tls" / "ca.pem"
-    assert (settings.port, settings.grpc_port, settings.limits.retention) == (8443, 8444, 5)
+    assert (settings.port, settings.grpc_port) == (8443, 8444)
+    assert (settings.limits.retention, settings.limits.event_days) == (5, 30.0)
     run = RunSettings.of(settings.runs["hospitals"])
     assert (run.config.label, run.terms.quorum, run.terms.deadline, run.rounds) == ("mode0", 5, 600, 3)
     assert RunSettings.of(settings.runs["others"]).terms.target == 3

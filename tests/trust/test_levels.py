@@ -9,6 +9,7 @@ from matl.trust.levels import (
     LEVELS,
     LevelBars,
     drift,
+    heard,
     judge_levels,
     round_scores,
 )
@@ -113,6 +114,22 @@ def test_drift_is_what_most_of_the_cohort_shows_and_never_raises_a_score():
     assert (drift(strange) > 1.0).all()
     assert not drift(usual).any()
     assert not drift(strange[: DRIFT_COHORT - 1]).any()
+
+
+def test_where_no_drift_can_be_told_alien_has_no_opinion_and_no_part_in_what_counts_together():
+    rng = np.random.default_rng(12)
+    clients, shadows, flipped = cohort(3, rng), cohort(100, rng), cohort(100, rng)
+    told = heard(3)
+    assert [name for name, one in zip(LEVELS, told, strict=True) if not one] == ["alien"]
+    assert heard(DRIFT_COHORT).all()
+    plain, found = (judge_levels(clients, shadows, flipped, LevelBars(), *also) for also in ((), (told,)))
+    assert np.isnan(found.evidence[:, ~told]).all()
+    np.testing.assert_array_equal(found.evidence[:, told], plain.evidence[:, told])
+    for window in (clients, shadows, flipped):
+        window[:, :, 2] = 40.0 * rng.random(window.shape[:2])
+    other = judge_levels(clients, shadows, flipped, LevelBars(), told)
+    for name in ("joint", "shadows", "flipped"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(found, name))
 
 
 @pytest.mark.parametrize("lie", [-50.0, 0.0, 50.0])

@@ -23,13 +23,14 @@ from matl.attest.evidence import among, check_digests, check_nonce, unpack_evide
 from matl.errors import AttestationError, InvalidValueError
 from matl.validate import whole
 
-__all__ = ["AndroidPolicy", "AndroidVerifier", "revoked_serials"]
+__all__ = ["MAX_STATUS_LIST", "AndroidPolicy", "AndroidVerifier", "revoked_serials"]
 
 _DESCRIPTION = "1.3.6.1.4.1.11129.2.1.17"
 _MAX_CHAIN = 12  # certificates; the longest published sample has 8
 _FIELDS = {"chain": 32_768}
 _MAX_CHALLENGE = 128  # KeyMint, ATTESTATION_CHALLENGE
-_MAX_STATUS_LIST = 16 << 20
+MAX_STATUS_LIST = 16 << 20
+"""Bytes of the largest list of what is revoked."""
 
 _ATTEST_KEY = 7  # KeyPurpose
 _GENERATED = 0  # KeyOrigin
@@ -153,8 +154,8 @@ def revoked_serials(status_list: bytes) -> frozenset[int]:
     >>> sorted(revoked_serials(b'{"entries": {"ff": {"status": "REVOKED"}, "10": {"status": "SUSPENDED"}}}'))
     [10, 16, 255]
     """
-    if len(status_list) > _MAX_STATUS_LIST:
-        raise InvalidValueError(f"expected a status list of at most {_MAX_STATUS_LIST} bytes, got {len(status_list)}")
+    if len(status_list) > MAX_STATUS_LIST:
+        raise InvalidValueError(f"expected a status list of at most {MAX_STATUS_LIST} bytes, got {len(status_list)}")
     try:
         entries = json.loads(status_list)["entries"]
         statuses = {entry["status"] for entry in entries.values()}

@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from matl.errors import ProtocolError, StateError
-from matl.files import storage_error
+from matl.files import storage_error, sync_directory
 
 __all__ = ["LARGEST_KEY", "Algorithm", "PublicKey", "SigningKey"]
 
@@ -231,6 +231,7 @@ class SigningKey:
                 os.link(temporary, path)
             finally:
                 Path(temporary).unlink()
+            sync_directory(path.parent)
         except FileExistsError as error:
             raise StateError(
                 f"{path} is there already: load it, or choose another name; keys are not replaced"

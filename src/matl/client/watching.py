@@ -13,6 +13,10 @@ from matl.records import Status
 __all__ = ["Watch"]
 
 _NOT_COUNTED = {Status.QUARANTINED, Status.REJECTED}
+_ADVICE = (
+    "if that is a mistake: does the training follow the round's recipe (steps, batch size, learning rate, momentum), "
+    "and are the samples and labels of the kind that the model is for, scaled alike?"
+)
 _LOG = logging.getLogger("matl.client")
 
 
@@ -33,6 +37,7 @@ class Watch:
         self._verdict, self._about = verdict, about
         self._waiting: set[int] = set()
         self._counted = self._not_counted = 0
+        self._advised = False
         self.last: UpdateView | None = None
         """The latest verdict that is known."""
 
@@ -90,3 +95,6 @@ class Watch:
         reason = f": {view.reason}" if view.reason else ""
         level = logging.INFO if counts else logging.WARNING
         _LOG.log(level, "round %d of %s: %s%s%s", view.round, view.run, verdict, effect, reason)
+        if verdict is Status.QUARANTINED and not self._advised:
+            self._advised = True
+            _LOG.warning(_ADVICE)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from matl.attest.enrolment import EnrolmentRequest, Identity, Roster
 from matl.attest.session import SessionText
 from matl.attest.tokens import PREFIX as OPERATOR
 from matl.attest.tokens import Scope, Tokens
-from matl.coordinator.attestations import Attestation, proved
+from matl.coordinator.attestations import Evidence, about
 from matl.coordinator.kept import Kept
 from matl.coordinator.keys import Keys
 from matl.coordinator.overrides import Overrides
@@ -61,6 +60,10 @@ class Caller:
         Where the request came from.
     token : str
         Id of an operator's token.
+    key : str
+        Fingerprint of the key that the client is known by.
+    ends : int or None
+        Unix milliseconds at which the client's session ends; a certificate has none.
     """
 
     kind: str = "anonymous"
@@ -68,6 +71,8 @@ class Caller:
     scope: Scope | None = None
     address: str = ""
     token: str = ""
+    key: str = ""
+    ends: int | None = None
 
 
 def needs(caller: Caller, scope: Scope) -> None:
@@ -109,19 +114,15 @@ class Access:
     """
 
     def __init__(
-        self,
-        keys: Keys,
-        kept: tuple[Kept[Roster], Kept[Tokens], Kept[Overrides]],
-        clock: Clock,
-        attestation: Mapping[str, Attestation[Any]],
+        self, keys: Keys, kept: tuple[Kept[Roster], Kept[Tokens], Kept[Overrides]], clock: Clock, evidence: Evidence
     ) -> None:
         self.roster, self.tokens, self.overrides = kept
-        self._clock, self._attestation = clock, attestation
+        self._clock, self._evidence = clock, evidence
         self._challenger = Challenger(keys.derived("challenge"))
         self.sessions = Sessions(keys.derived("session"), clock)
 
     @classmethod
-    async def open(cls, store: Store, keys: Keys, clock: Clock, attestation: Mapping[str, Attestation[Any]]) -> Access:
+    async def open(cls, store: Store, keys: Keys, clock: Clock, evidence: Evidence) -> Access:
         """Read who is known.
 
         Parameters
@@ -132,8 +133,8 @@ class Access:
             The coordinator's.
         clock : Clock
             Its clock.
-        attestation : mapping of str to Attestation
-            By format, how evidence of a client's machine is checked; what is not in it is refused.
+        evidence : Evidence
+            How evidence of a client's machine is checked, and whether it is needed.
 
         Raises
         ------
@@ -145,7 +146,7 @@ class Access:
             await Kept.load(store, "tokens", Tokens.of_state, Tokens()),
             await Kept.load(store, "overrides", Overrides.of_state, Overrides()),
         )
-        return cls(keys, kept, clock, attestation)
+        return cls(keys, kept, clock, evidence)
 
     def identity(self, client: str) -> Identity | None:
         """Who is enrolled under an id."""
@@ -172,7 +173,7 @@ class Access:
         """
         held = None if certificate is None else self._of_certificate(certificate)
         if authorization is None:
-            return Caller("anonymous", address=address) if held is None else Caller("client", held, address=address)
+            return Caller("anonymous", address=address) if held is None else self._client(held, address)
         scheme, _, secret = authorization.partition(" ")
         if scheme.lower() != "bearer" or len(authorization) > _LONGEST:
             raise refusal(Code.UNAUTHENTICATED, "expected the header Authorization: Bearer <token>", reason="token")
@@ -181,9 +182,9 @@ class Access:
             if token is not None:
                 return Caller("operator", token.name, token.scope, address, token.id)
         else:
-            client = self.sessions.client_of(secret, self.roster.value.identities.get)
-            if client is not None and held in (None, client):
-                return Caller("client", client, address=address)
+            session = self.sessions.read(secret, self.roster.value.identities.get)
+            if session is not None and held in (None, session.client):
+                return self._client(session.client, address, session.ends)
         raise refusal(
             Code.UNAUTHENTICATED,
             "the token is not known here, or has ended: a client asks for a new session, an operator an admin for a "
@@ -199,14 +200,16 @@ class Access:
         ServiceError
             ``"unauthenticated"``.
         """
+        now = unix_ms(self._clock())
         if caller.kind == "client":
             identity = self.identity(caller.name)
-            good = identity is not None and identity.revoked_at is None
+            good = identity is not None and identity.revoked_at is None and identity.key.fingerprint == caller.key
+            good = good and (caller.ends is None or now < caller.ends)
         else:
-            now = unix_ms(self._clock())
             good = any(one.id == caller.token and now < one.expires_at for one in self.tokens.value.tokens.values())
         if not good:
-            raise refusal(Code.UNAUTHENTICATED, f"{caller.name} was revoked, or its token has ended", reason="token")
+            words = f"{caller.name} was revoked or has another key, or its token has ended"
+            raise refusal(Code.UNAUTHENTICATED, words, reason="token")
 
     def challenge(self) -> str:
         """A new challenge."""
@@ -235,9 +238,8 @@ class Access:
         try:
             # What costs little first: only who has an invitation has evidence looked at.
             self.roster.value.enrol(request, self._challenger, now=now)
-            nonce, claims = hashlib.sha256(request.text.to_bytes()).digest(), None
-            for name, data in evidence.items():
-                claims = await asyncio.to_thread(proved, self._attestation, name, data, nonce, self._clock)
+            nonce = hashlib.sha256(request.text.to_bytes()).digest()
+            claims = await self._evidence.of_stranger(evidence, nonce, self._clock)
             known = self.identity(request.client_id)
 
             async def announce(identity: Identity) -> None:
@@ -273,14 +275,8 @@ class Access:
             text = AttestationText(client_id=client, key=identity.key.fingerprint, challenge=challenge)
         except ProtocolError as error:
             raise _refusal(error) from error
-        claims = await asyncio.to_thread(proved, self._attestation, format, evidence, text.nonce, self._clock)
-        if claims.key != identity.key.der and not claims.report_data.startswith(text.nonce):
-            raise refusal(
-                Code.INVALID,
-                f"the {format} evidence is not about the enrolled key of {client}: it holds neither it nor the nonce",
-                reason="attestation",
-            )
-        told = {"format": claims.format, "hardware_root": claims.hardware_root, "measurement": claims.measurement}
+        claims = await self._evidence.proved(format, evidence, text.nonce, self._clock)
+        told = about(claims, client, identity.key.der, text.nonce)
 
         def step(roster: Roster) -> tuple[Roster, bool]:
             now = roster.identities[client]
@@ -314,6 +310,10 @@ class Access:
                 reason="signature",
             )
         return self.sessions.new(self._active(client))
+
+    def _client(self, client: str, address: str, ends: int | None = None) -> Caller:
+        key = self.roster.value.identities[client].key.fingerprint
+        return Caller("client", client, address=address, key=key, ends=ends)
 
     def _of_certificate(self, certificate: bytes) -> str | None:
         """The client whose key is in a certificate, if it is one's."""

@@ -29,7 +29,7 @@ from matl.coordinator.to_the_end import in_thread
 from matl.coordinator.transactions import referenced
 from matl.coordinator.upgrading import NEWEST
 from matl.errors import ServiceError, StateError, StorageError
-from matl.files import storage_error, write_atomic
+from matl.files import storage_error, sync_directory, write_atomic
 from matl.protocol.problems import Code
 from matl.version import VERSION
 
@@ -153,9 +153,9 @@ async def _write(store: Store, blobs: Blobs, target: Path, partial: Path) -> Bac
     manifest = {"format": _FORMAT, "matl": VERSION, "schema": NEWEST, "tables": tables, "blobs": sizes}
     write_atomic(partial / "manifest.json", json.dumps(manifest, indent=1))
     for folder in (partial, partial.parent):
-        _sync(folder)
+        sync_directory(folder)
     partial.rename(target)
-    _sync(target.parent)
+    sync_directory(target.parent)
     return await verify(target)
 
 
@@ -308,11 +308,3 @@ def _in_our_words(partial: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise error if isinstance(error, StorageError) else storage_error(partial, error) from error
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

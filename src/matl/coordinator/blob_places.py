@@ -11,14 +11,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
-from matl.files import make_directory
+from matl.files import make_directory, sync_directory
 
 __all__ = ["PIECE", "Bucket", "Folder", "Place", "Writing"]
 
 PIECE = 1 << 20
 """Bytes that are read or written at once."""
 _MODE = 0o600  # updates are in the clear, and their owner's
-_LEFT_BEHIND = 86_400  # seconds after which a temporary file belongs to nobody
+_LEFT_BEHIND = 7 * 86_400  # seconds after which what is not whole belongs to nobody; no upload takes as long
 _MOST_PIECES = 10_000  # of an upload to a bucket
 
 
@@ -78,7 +78,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._new, self._uploads = (make_directory(root / name) for name in ("new", "uploads"))
-        for path in self._new.iterdir():
+        for path in (*self._new.iterdir(), *self._uploads.iterdir()):
             if path.stat().st_mtime < time.time() - _LEFT_BEHIND:
                 path.unlink(missing_ok=True)
 
@@ -167,7 +167,7 @@ class _Piece:
         self._stream.flush()
         os.fsync(self._stream.fileno())
         self._stream.close()
-        _sync(self._folder)
+        sync_directory(self._folder)
 
     def drop(self) -> None:
         _close(self._stream)
@@ -199,11 +199,13 @@ class Bucket:
         pieces = self._system.ls(folder, detail=False) if self._system.exists(folder) else []
         if len(pieces) >= _MOST_PIECES:
             raise OSError(f"an upload has at most {_MOST_PIECES} pieces; send larger ones")
-        final = f"{folder}/{offset:020d}"
+        final = self._piece(upload, offset)
         return _Object(self._system, self._name("new", uuid.uuid4().hex), lambda name: final)
 
     def join(self, upload: str, sha256: str) -> str:
         """Make an upload a blob."""
+        if not self._system.exists(self._piece(upload, 0)):
+            raise FileNotFoundError(f"there is no upload {upload}")
         hasher, new = hashlib.sha256(), self.begin()
         try:
             for data in self._pieces(upload):
@@ -248,7 +250,7 @@ class Bucket:
     def _pieces(self, upload: str) -> Iterator[bytes]:
         """An upload's bytes. A piece that was begun and not acknowledged lies at an offset where none ends."""
         offset = 0
-        while self._system.exists(name := f"{self._name('uploads', upload)}/{offset:020d}"):
+        while self._system.exists(name := self._piece(upload, offset)):
             with self._system.open(name, "rb") as stream:
                 before = offset
                 while data := stream.read(PIECE):
@@ -256,6 +258,9 @@ class Bucket:
                     yield data
             if offset == before:
                 return
+
+    def _piece(self, upload: str, offset: int) -> str:
+        return self._name("uploads", upload, f"{offset:020d}")
 
     def _blob(self, sha256: str) -> str:
         return self._name(sha256[:2], sha256)
@@ -294,15 +299,6 @@ def _close(stream: Any) -> None:
 def _rename(path: Path, final: Path) -> None:
     if not final.parent.exists():
         final.parent.mkdir(exist_ok=True)  # and none above it: where the disk is gone, nothing takes its place
-        _sync(final.parent.parent)
+        sync_directory(final.parent.parent)
     path.replace(final)
-    _sync(final.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Bring the names of new files to the disk, which writing the files alone does not."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(final.parent)

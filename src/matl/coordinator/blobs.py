@@ -186,6 +186,7 @@ class Blobs:
         ------
         ServiceError
             ``"invalid"`` with reason ``"payload_hash"``: its bytes are others; it stays, until it is discarded.
+            ``"not_found"``: it has none, or they became a blob already.
         """
         _same(await self._call(self._place.join, _check(_UPLOAD, upload), _check(_HASH, sha256)), sha256)
 

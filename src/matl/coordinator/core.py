@@ -52,12 +52,16 @@ class ServiceSettings:
         Makes the plan of a run from its settings.
     retention : int
         Rounds of a run whose payloads are kept, so that they can be judged again.
+    event_days : float
+        Days for which events are kept.
     limits : Limits
         What it bears.
     clock : Clock
         Tells the time.
     attestation : mapping of str to Attestation
-        By format, how evidence of clients' machines is checked. What is not in it is refused; nobody has to bring any.
+        By format, how evidence of clients' machines is checked. What is not in it is refused.
+    require_evidence : bool
+        Whether nobody enrols without evidence of one of these formats.
     """
 
     database: str
@@ -65,12 +69,15 @@ class ServiceSettings:
     folder: Path
     planner: Planner
     retention: int = 10
+    event_days: float = 90.0
     limits: Limits = field(default_factory=Limits)
     clock: Clock = system_clock
     attestation: Mapping[str, Attestation[Any]] = field(default_factory=dict)
+    require_evidence: bool = False
 
     def __post_init__(self) -> None:
         validate.whole(0, retention=self.retention)
+        validate.positive(event_days=self.event_days)
 
 
 class Bell:

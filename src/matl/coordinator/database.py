@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["Database", "Writes"]
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 R = TypeVar("R")
 Writes = Callable[[Connection, Sequence[T]], Sequence[R | Exception]]
@@ -42,7 +45,7 @@ class _Job(Generic[T, R]):
     answer: asyncio.Future[R] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def settle(self, outcome: R | Exception) -> None:
-        if self.answer.cancelled():
+        if self.answer.done():  # cancelled, or told already
             return
         if isinstance(outcome, Exception):
             self.answer.set_exception(outcome)
@@ -145,7 +148,7 @@ class Database:
             raise StateError("the database was closed")
         if self._queue.qsize() >= _WAITING:
             raise refusal(Code.BUSY, f"{_WAITING} writes wait for the database; try again later", retry_after=1)
-        if self._task is None:
+        if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_all())
         job = _Job(kind, what)
         self._queue.put_nowait(job)
@@ -156,21 +159,36 @@ class Database:
         self._closed = True
         if self._task is not None:
             self._queue.put_nowait(None)
-            await self._task
+            await asyncio.wait([self._task])
             self._task = None
         await self.writer.dispose()
         await self.readers.dispose()
 
     async def _write_all(self) -> None:
-        ended = False
-        while not ended:
-            jobs = [await self._queue.get()]
-            while len(jobs) < _TOGETHER and not self._queue.empty():
-                jobs.append(self._queue.get_nowait())
-            wanted = [job for job in jobs if job is not None]
-            ended = len(wanted) < len(jobs)
-            if wanted:
-                await self._commit(wanted)
+        jobs: list[_Job[Any, Any] | None] = []
+        try:
+            while None not in jobs:
+                jobs = [await self._queue.get()]
+                while len(jobs) < _TOGETHER and not self._queue.empty():
+                    jobs.append(self._queue.get_nowait())
+                if wanted := [job for job in jobs if job is not None]:
+                    await self._commit(wanted)
+        except Exception as error:
+            logger.exception("writing to the database broke off; the next write begins anew")
+            self._give_up(jobs, f"{type(error).__name__}: {error!s:.200}")
+        except BaseException as error:
+            self._give_up(jobs, type(error).__name__)
+            raise
+
+    def _give_up(self, begun: Sequence[_Job[Any, Any] | None], reason: str) -> None:
+        """Tell everybody who waits that nobody writes any more: what they asked for may have been done, or not."""
+        words = f"writing to the database broke off ({reason}); what was asked for may have been done: ask again"
+        waiting = [*begun]
+        while not self._queue.empty():
+            waiting.append(self._queue.get_nowait())
+        for job in waiting:
+            if job is not None:
+                job.settle(refusal(Code.BUSY, words, reason="database", retry_after=1.0))
 
     async def _commit(self, jobs: list[_Job[Any, Any]]) -> None:
         try:

@@ -39,7 +39,9 @@ class Joining(Core):
         return Health(version=VERSION, time=self.settings.clock())
 
     async def ready(self) -> None:
-        """Return if database and blobs answer and the service is doing its work, with every run that it has.
+        """Return if database and blobs answer and the service is doing its work.
+
+        A run that cannot go on since the restart keeps nobody from the others: metrics count those.
 
         Raises
         ------
@@ -51,9 +53,6 @@ class Joining(Core):
         if self._keeping is None or self._keeping.done():
             words = "what the coordinator does by the clock has ended, its log says why; restart it"
             raise refusal(Code.BUSY, words, reason="keeping_house", retry_after=30.0)
-        if self._broken:
-            words = "a run cannot go on since the restart, the coordinator's log says why; mend that, and restart it"
-            raise refusal(Code.BUSY, words, reason="broken_run", retry_after=30.0)
         await self.store.ping()
         await self.blobs.exists("0" * 64)
 

@@ -12,7 +12,7 @@ from typing import Self
 
 from matl.attest.keys import SigningKey
 from matl.errors import StateError, StorageError
-from matl.files import make_directory, storage_error, write_atomic
+from matl.files import make_directory, storage_error, sync_directory, write_atomic
 
 __all__ = ["PUBLIC", "Keys", "write_private"]
 
@@ -95,6 +95,7 @@ def write_private(path: Path, content: str) -> None:
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)
+            sync_directory(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -13,6 +13,7 @@ from matl.coordinator.phases import of_round
 from matl.coordinator.rows import EventRow, PhaseRow, RoundRow, RoundStatus, RunRow, UpdateRow, UploadRow, VerdictRow
 from matl.coordinator.schema import (
     documents,
+    doomed_blobs,
     events,
     floors,
     models,
@@ -121,7 +122,8 @@ class Reading:
     async def events(self, *, after: int = 0, limit: int = 500, run: str | None = None) -> list[EventRow]:
         """At most ``limit`` events with a number above ``after``, in their order; of a run if it is given.
 
-        Numbers have no gaps, and become visible in their order: who has seen one has seen all below.
+        Numbers have no gaps, and become visible in their order: who has seen one has seen all below. Old ones are not
+        there for ever, see `matl.coordinator.store.Store.prune_events`: the first has the lowest number that is kept.
         """
         query = sa.select(events).where(events.c.seq > after).order_by(events.c.seq).limit(limit)
         return await self._all(EventRow, query if run is None else query.where(events.c.run == run))
@@ -147,6 +149,11 @@ class Reading:
     async def needs_blob(self, sha256: str) -> bool:
         """Whether a blob is one of these; quick, however many there are."""
         return await self.database.read(lambda connection: is_referenced(connection, sha256))
+
+    async def doomed_blobs(self) -> set[str]:
+        """The blobs that were let go of, and of which nobody noted that they are deleted."""
+        query = sa.select(doomed_blobs.c.blob)
+        return await self.database.read(lambda connection: set(connection.execute(query).scalars()))
 
     async def _first(self, kind: type[Row], query: sa.Select[Any]) -> Row | None:
         found = await self._all(kind, query.limit(1))

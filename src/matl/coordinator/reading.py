@@ -208,6 +208,8 @@ class Reading(Core):
         needs(caller, Scope.VIEWER)
         now = {
             "clients.enrolled": len(self.access.roster.value.identities),
+            "runs.going_on": len(self._lives),
+            "runs.broken": len(self._broken),
             "submissions.arriving": self._arriving.count,
             "submissions.arriving_bytes": self._arriving.size,
             "uploads.begun": len(self._uploads),

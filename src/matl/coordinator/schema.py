@@ -16,8 +16,8 @@ from matl.coordinator.rows import RoundStatus, RunStatus
 from matl.records import Status
 
 __all__ = [
-    "METADATA", "Choice", "Json", "Whole", "Words", "counters", "documents", "events", "floors", "models", "nonces",
-    "phase_messages", "rounds", "runs", "updates", "uploads", "verdicts",
+    "METADATA", "Choice", "Json", "Whole", "Words", "counters", "documents", "doomed_blobs", "events", "floors",
+    "models", "nonces", "phase_messages", "rounds", "runs", "updates", "uploads", "verdicts",
 ]  # fmt: skip
 
 
@@ -190,6 +190,9 @@ models = sa.Table(
     sa.Column("blob", sa.Text, nullable=False),
     sa.Column("size", sa.BigInteger, nullable=False),
 )
+
+doomed_blobs = sa.Table("doomed_blobs", METADATA, sa.Column("blob", sa.Text, primary_key=True))
+"""What nothing needs any more since an old round was let go of, until it is deleted: a crash may come in between."""
 
 nonces = sa.Table(
     "nonces",

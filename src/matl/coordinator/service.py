@@ -24,6 +24,7 @@ from matl.attest.replay import ReplayCache
 from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.access import Access
 from matl.coordinator.admin import Admin
+from matl.coordinator.attestations import Evidence
 from matl.coordinator.blobs import Blobs
 from matl.coordinator.core import Bell, ServiceSettings
 from matl.coordinator.incoming import head_of
@@ -40,6 +41,7 @@ from matl.coordinator.trusting import Trusting
 from matl.coordinator.uploads import Uploads
 from matl.errors import MatlError, ServiceError
 from matl.files import make_directory
+from matl.protocol.problems import Code
 
 __all__ = ["ADMIN_TOKEN", "ModelBlob", "Service", "ServiceSettings"]
 
@@ -47,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 _TICK = 0.25  # seconds
 _TIDY = 30.0
+_DAY = 86_400.0
 _EVER = 1e18  # seconds
 
 
@@ -82,7 +85,8 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             store = await stack.enter_async_context(await Store.open(settings.database))
             replays, bell = ReplayCache(), Bell()
             replays.restore(await store.nonces())
-            access = await Access.open(store, keys, settings.clock, settings.attestation)
+            evidence = Evidence(settings.attestation, required=settings.require_evidence)
+            access = await Access.open(store, keys, settings.clock, evidence)
             host = Host(
                 store=store,
                 blobs=Blobs(settings.blobs),
@@ -99,6 +103,7 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             stack.push_async_callback(service._close)
             for row in await store.runs():
                 await service._restore(row)
+            service._unneeded = await store.doomed_blobs()  # of which a crash may have kept others
             service._uploads = {row.id: row for row in await store.expired_uploads(_EVER)}
             service._keeping = asyncio.create_task(service._keep_house())
             stack.push_async_callback(_end, service._keeping)
@@ -111,15 +116,20 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
         self._bell.ring()
 
     async def _restore(self, row: RunRow) -> None:
-        """Go on with a run. One whose settings do not fit any more keeps nobody from the others."""
+        """Go on with a run. One that cannot, whatever its settings, data or blobs have become, keeps no other from it.
+
+        Where database or blobs are out of reach, none can go on, and that passes.
+        """
         try:
             plan = await asyncio.to_thread(self.settings.planner, row.id, dict(row.settings))
             self._lives[row.id] = await LiveRun.restore(row, plan, self.host)
-        except ServiceError:
-            raise
-        except MatlError as error:
-            logger.error("run %s cannot go on: %s", row.id, error)
-            self._broken[row.id] = str(error)
+        except Exception as error:
+            if isinstance(error, ServiceError) and error.code == Code.BUSY:
+                raise
+            known = isinstance(error, MatlError)
+            words = str(error) if known else f"{type(error).__name__}: {error!s:.200}"
+            logger.error("run %s cannot go on: %s", row.id, words, exc_info=None if known else error)
+            self._broken[row.id] = words
 
     async def _keep_house(self) -> None:
         """What is due by the clock: deadlines; uploads that nobody finished; payloads that nobody needs any more."""
@@ -139,7 +149,7 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
                 tidy_at = time.monotonic() + _TIDY
 
     async def tidy(self) -> None:
-        """Delete uploads whose time is over, and what rounds that are older than the retention were judged from.
+        """Delete what is older than the retention: events, and what rounds were judged from; and uploads that ended.
 
         Raises
         ------
@@ -149,6 +159,7 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
         for upload in await self.store.expired_uploads(self.host.now()):
             if not self._sending[f"upload {upload.id}"]:
                 await self._forget(upload)
+        await self.store.prune_events(before=self.host.now() - _DAY * self.settings.event_days)
         for run in list(self._lives):
             self._unneeded.update(await self.store.prune(run, keep_rounds=self.settings.retention))
         custody = self.host.custody
@@ -157,13 +168,16 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             # Held first, and asked about then: an update with the same bytes may be arriving.
             for name in self._unneeded:
                 holds.enter_context(custody.holding(name))
-            self._unneeded -= await self.store.referenced_blobs() if self._unneeded else set()
+            needed = await self.store.referenced_blobs() if self._unneeded else set()
+            settled = self._unneeded & needed
             # A complete upload that may be taken later has no file but the blob.
             awaited = {head_of(one.head).payload_sha256 for one in self._uploads.values()}
-            for name in sorted(self._unneeded - awaited):
+            for name in sorted(self._unneeded - needed - awaited):
                 if custody.useless(name):
                     await custody.discard(name, self.blobs.delete)
-                    self._unneeded.discard(name)
+                    settled.add(name)
+            await self.store.forget_blobs(settled)
+            self._unneeded -= settled
 
     async def _close(self) -> None:
         for live in self._lives.values():

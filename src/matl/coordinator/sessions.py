@@ -7,12 +7,13 @@ import hmac
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from matl.attest.canonical import unix_ms
 from matl.attest.claims import Clock
 from matl.attest.enrolment import Identity
 
-__all__ = ["PREFIX", "Sessions"]
+__all__ = ["PREFIX", "Session", "Sessions"]
 
 PREFIX = "matl_cl_"
 """How every session token begins."""
@@ -20,6 +21,13 @@ PREFIX = "matl_cl_"
 _LIFETIME = timedelta(hours=1)
 # An id may hold dots; what follows it does not.
 _TOKEN = re.compile(re.escape(PREFIX) + r"([A-Za-z0-9][A-Za-z0-9._:@-]{0,127})\.([0-9]{1,15})\.[A-Za-z0-9_-]{43}")
+
+
+class Session(NamedTuple):
+    """What a token says: of which client it is, and until when (Unix milliseconds)."""
+
+    client: str
+    ends: int
 
 
 class Sessions:
@@ -41,8 +49,9 @@ class Sessions:
     >>> token, ends = sessions.new(alice)
     >>> token[:28], ends.hour
     ('matl_cl_alice.1893459600000.', 1)
-    >>> sessions.client_of(token, {"alice": alice}.get), sessions.client_of(token[:-1] + "_", {"alice": alice}.get)
-    ('alice', None)
+    >>> sessions.read(token, {"alice": alice}.get)
+    Session(client='alice', ends=1893459600000)
+    >>> sessions.read(token[:-1] + "_", {"alice": alice}.get)
     """
 
     def __init__(self, secret: bytes, clock: Clock) -> None:
@@ -53,8 +62,8 @@ class Sessions:
         ends = self._clock() + _LIFETIME
         return self._token(identity.client_id, unix_ms(ends), identity.key.fingerprint), ends
 
-    def client_of(self, token: str, identities: Callable[[str], Identity | None]) -> str | None:
-        """The client that a token is of; ``None`` if it is none, has ended, or the client was revoked or has a new key.
+    def read(self, token: str, identities: Callable[[str], Identity | None]) -> Session | None:
+        """What a token says; ``None`` if it is none, has ended, or the client was revoked or has a new key.
 
         Parameters
         ----------
@@ -73,7 +82,7 @@ class Sessions:
             return None
         if identity is None or identity.revoked_at is not None or ends <= unix_ms(self._clock()):
             return None
-        return client
+        return Session(client, ends)
 
     def _token(self, client: str, ends: int, fingerprint: str) -> str:
         # The key is in it, so that who changes keys, or comes back after a revocation, has no old sessions.

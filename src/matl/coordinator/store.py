@@ -16,7 +16,7 @@ from matl.coordinator.accepting import Accepted, Rejected, accept, reject
 from matl.coordinator.database import Database
 from matl.coordinator.queries import Reading
 from matl.coordinator.rows import EventRow, PhaseRow, RoundRow, RunRow, RunStatus, UpdateRow, UploadRow, VerdictRow
-from matl.coordinator.schema import documents, uploads
+from matl.coordinator.schema import documents, doomed_blobs, uploads
 from matl.coordinator.upgrading import bring_up_to_date
 from matl.errors import StateError
 from matl.state import pack
@@ -24,6 +24,8 @@ from matl.state import pack
 __all__ = ["Store"]
 
 Models = Mapping[str, tuple[str, int]]
+
+_EVENTS = 10_000  # most that are deleted at once: others wait to write meanwhile
 
 
 class Store(Reading):
@@ -335,10 +337,25 @@ class Store(Reading):
         Returns
         -------
         list of str
-            The blobs that nothing needs any more; the caller deletes them.
+            The blobs that nothing needs any more. The caller deletes them, unless they are needed again, and says so
+            by `forget_blobs`; until then they are among the `doomed_blobs`, whatever becomes of the caller.
         """
         validate.whole(0, keep_rounds=keep_rounds)
         return await self.database.write(partial(transactions.prune, run=run, keep_rounds=keep_rounds))
+
+    async def forget_blobs(self, blobs: Collection[str]) -> None:
+        """Note that blobs which `prune` named are deleted, or needed again; others are none of its business."""
+        forgotten = doomed_blobs.delete().where(doomed_blobs.c.blob == sa.bindparam("a"))
+        if names := [{"a": blob} for blob in sorted(blobs)]:
+            await self.database.write(lambda connection: connection.execute(forgotten, names).rowcount)
+
+    async def prune_events(self, *, before: float) -> int:
+        """Delete the events of before a time (Unix seconds), the first ones and not all at once; how many it were.
+
+        One that has a later time keeps all that follow it.
+        """
+        change = partial(transactions.prune_events, before=before, most=_EVENTS)
+        return await self.database.write(change)
 
 
 def _put(connection: Connection, name: str, packed: bytes, expected: int) -> None:

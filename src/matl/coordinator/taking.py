@@ -258,6 +258,10 @@ class Taking(Rounds):
             raise _late(head)
         if self.round.number == current and self.machine.collecting:
             return
+        if self.round.number == current and self.machine.ready and (self._writes or self._doubtful):
+            # What fills it is not in the store yet. Where that cannot be written, there is room again.
+            message = f"round {current} is about to close; send the update again then"
+            raise refusal(Code.BUSY, message, reason="between_rounds", retry_after=_SOON)
         coming = current + 1 if self.round.number == current else current
         if coming - head.round > self.plan.workload.max_staleness:
             raise _late(head)

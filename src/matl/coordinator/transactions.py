@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from matl.coordinator.rows import EventRow, RoundRow, RoundStatus, RunRow, RunStatus, VerdictRow
-from matl.coordinator.schema import counters, events, models, phase_messages, rounds, runs, updates, verdicts
+from matl.coordinator.schema import (
+    counters,
+    doomed_blobs,
+    events,
+    models,
+    phase_messages,
+    rounds,
+    runs,
+    updates,
+    verdicts,
+)
 from matl.errors import StateError
 
 __all__ = [
@@ -21,6 +32,7 @@ __all__ = [
     "is_referenced",
     "open_round",
     "prune",
+    "prune_events",
     "publish",
     "referenced",
     "row",
@@ -141,18 +153,32 @@ def end_round(
 
 
 def prune(connection: Connection, run: str, keep_rounds: int) -> list[str]:
-    """Let go of old rounds; the blobs that nothing needs any more."""
+    """Let go of old rounds; the blobs that nothing needs any more, which are doomed then."""
     oldest = _run(connection, run).round - keep_rounds
     is_old = (rounds.c.run == run, rounds.c.number < oldest, rounds.c.status.in_(_ENDED), rounds.c.kept)
+    if connection.execute(sa.select(rounds.c.number).where(*is_old).limit(1)).first() is None:
+        return []
     before = referenced(connection)
     connection.execute(rounds.update().where(*is_old).values(kept=False))
     in_use = {name for column in (rounds.c.model_hash, rounds.c.next_model_hash)
               for name in connection.execute(sa.select(column).where(rounds.c.kept)).scalars()}  # fmt: skip
     in_use |= set(connection.execute(sa.select(runs.c.model_hash)).scalars())
     known = connection.execute(sa.select(models.c.hash)).scalars()
-    if gone := [{"a": name} for name in known if name not in in_use]:
-        connection.execute(models.delete().where(models.c.hash == sa.bindparam("a")), gone)
-    return sorted(before - referenced(connection))
+    if unused := [{"a": name} for name in known if name not in in_use]:
+        connection.execute(models.delete().where(models.c.hash == sa.bindparam("a")), unused)
+    gone = before - referenced(connection)
+    if new := gone - set(connection.execute(sa.select(doomed_blobs.c.blob)).scalars()):
+        connection.execute(doomed_blobs.insert(), [{"blob": name} for name in sorted(new)])
+    return sorted(gone)
+
+
+def prune_events(connection: Connection, before: float, most: int) -> int:
+    """Delete the first events, up to one that is not older; how many it were."""
+    first = connection.execute(sa.select(events.c.seq, events.c.at).order_by(events.c.seq).limit(most))
+    old = [seq for seq, _ in takewhile(lambda found: found.at < before, first)]
+    if old:
+        connection.execute(events.delete().where(events.c.seq <= old[-1]))
+    return len(old)
 
 
 def referenced(connection: Connection) -> set[str]:

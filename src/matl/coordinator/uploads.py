@@ -177,8 +177,8 @@ class Uploads(Core):
             with self._charging(head.client_id):
                 live = self.live(row.run)
                 with self.host.custody.holding(name):
-                    if not await self.blobs.exists(name):
-                        await self.blobs.finish(row.id, name)
+                    await self.host.custody.there(name)
+                    await self._finish(row, name)
                 taken = await live.take(head, None, arrived=moment(row.began_at))
         except ServiceError as error:
             if error.code != Code.BUSY:
@@ -187,11 +187,23 @@ class Uploads(Core):
         await self._forget(row)
         return taken
 
+    async def _finish(self, row: UploadRow, name: str) -> None:
+        """Make the bytes of an upload the blob that was announced.
+
+        They are looked at although there is such a blob: who knows the hash of another's payload has not got the
+        payload. They are gone if they became the blob before, and the update was to be taken later.
+        """
+        try:
+            await self.blobs.finish(row.id, name)
+        except ServiceError as error:
+            if error.code != Code.NOT_FOUND or not await self.blobs.exists(name):
+                raise
+
     async def _forget(self, row: UploadRow) -> None:
         """Let go of an upload and what there is of it."""
         self._uploads.pop(row.id, None)
+        await self.store.delete_upload(row.id)  # first: without its bytes it would pass for one that became a blob
         await self.blobs.discard(row.id)
-        await self.store.delete_upload(row.id)
 
     async def _began_by(self, client: str) -> list[UploadRow]:
         """The uploads that a client has begun, for rounds that are not over."""

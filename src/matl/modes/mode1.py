@@ -43,6 +43,7 @@ from matl.trust.levels import (
     LevelBars,
     drift,
     figures,
+    heard,
     judge_levels,
     round_scores,
 )
@@ -339,12 +340,15 @@ class Mode1:
         claimed = _held(cohort.weights)
         own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
         scores = round_scores(own_figures, own, expected)
-        book.scores[rows, -1] = scores - drift(scores)
+        told = heard(len(scores))
+        # A score that no drift could be taken from says nothing against a client in later rounds either.
+        book.scores[rows, -1] = np.where(told, scores - drift(scores), np.minimum(scores, 0.0))
         levels = judge_levels(
             book.scores[rows].astype(np.float64),
             shadow_scores[: self.shadows].astype(np.float64),
             shadow_scores[self.shadows :].astype(np.float64),
             self.bars,
+            told,
         ).over(np.where((claimed < _FEW) | (steps is not None), _LENIENT, 1.0))
 
         turned = turn(clients.directions, book.past[rows, seen.fold])

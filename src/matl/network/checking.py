@@ -15,13 +15,18 @@ from matl.coordinator.rows import RunRow
 from matl.coordinator.store import Store
 from matl.errors import InvalidValueError, MatlError, StateError
 from matl.files import make_directory
+from matl.modes import Mode0, Mode1
+from matl.network.attesting import AttestationSettings
 from matl.network.hosting import versions
 from matl.network.planner import planner
 from matl.network.resuming import resumed
 from matl.network.serving import IN_FILE, free_socket, tls_context
 from matl.network.settings import NetworkSettings, RunSettings
+from matl.records import Mode
+from matl.trust.levels import DRIFT_COHORT
+from matl.trust.peers import LEAST_COHORT
 
-__all__ = ["Finding", "check_all"]
+__all__ = ["Finding", "check_all", "few"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class Finding:
     problem : str
         What is wrong with it; empty if nothing is.
     note : str
-        What is worth knowing about it.
+        What to know about it although nothing is wrong; empty if there is nothing.
     """
 
     what: str
@@ -62,17 +67,52 @@ async def check_all(settings: NetworkSettings) -> list[Finding]:
     found.append(await _looked("database", _database(settings)))
     rows = {} if found[-1].problem else await _stored(settings)
     found.append(await _looked("blobs", _blobs(settings)))
+    found += await _attestation(settings.attestation)
     for name, given in settings.runs.items():
         found.append(await _looked(f"run {name}", asyncio.to_thread(_run, name, given, rows.get(name))))
     return found
 
 
+def few(mode: Mode, updates: int) -> str:
+    """What a judge cannot do in rounds of so many updates, in words; empty where it can do all, or judges nobody.
+
+    Parameters
+    ----------
+    mode : Mode
+        The judge.
+    updates : int
+        After which a round closes.
+    """
+    if isinstance(mode, Mode0) and updates < LEAST_COHORT:
+        return f"rounds of {updates}: mode0 has no opinion below {LEAST_COHORT} updates, and everybody counts"
+    if isinstance(mode, Mode1) and updates < DRIFT_COHORT:
+        return (
+            f"rounds of {updates}: below {DRIFT_COHORT} updates mode1 has no opinion on alien and campaign, and does "
+            "not find hidden triggers"
+        )
+    return ""
+
+
 async def _looked(what: str, work: Awaitable[object]) -> Finding:
+    """What came of looking at something: a note, if that is text, or the problem that it raised."""
     try:
-        found = await work
+        seen = await work
     except MatlError as error:
         return Finding(what, str(error))
-    return Finding(what, note=found if isinstance(found, str) else "")
+    return Finding(what, note=seen if isinstance(seen, str) else "")
+
+
+async def _attestation(settings: AttestationSettings) -> list[Finding]:
+    """What is checked of clients' machines, and what it is worth."""
+    kinds = list(settings.checked())
+    if not kinds:
+        return []
+    found = [await _looked("verifiers of attestation", asyncio.to_thread(settings.formats))]
+    needed = "needed to enrol" if settings.require else "not needed to enrol"
+    for one in kinds:
+        worth = "" if one.hardware else "; no hardware proves it"
+        found.append(Finding(f"attestation.{one.name}: {one.attestation.verifier.format}, {needed}{worth}"))
+    return found
 
 
 def _folder(settings: NetworkSettings) -> None:
@@ -101,7 +141,8 @@ async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
 
 def _run(name: str, given: dict[str, Any], row: RunRow | None) -> str:
     asked = RunSettings.of(given, source=f"run {name}")
-    return _promise(planner(name, (asked if row is None else resumed(row, asked)).as_settings()))
+    plan = planner(name, (asked if row is None else resumed(row, asked)).as_settings())
+    return _promise(plan) or few(plan.workload.mode, plan.rules.target)
 
 
 def _promise(plan: RunPlan) -> str:

@@ -58,6 +58,8 @@ def hosted(
         The database is of another version, or something in the folder cannot be read.
     ServiceError
         The database or the place of the blobs cannot be reached.
+    MissingExtraError
+        Evidence is to be checked, and what checks it is not installed.
     """
     return Service.open(
         ServiceSettings(
@@ -66,7 +68,10 @@ def hosted(
             folder=settings.folder,
             planner=planner,
             retention=settings.limits.retention,
+            event_days=settings.limits.event_days,
             limits=replace(limits or Limits(), message=settings.limits.max_message),
+            attestation=settings.attestation.formats(),
+            require_evidence=settings.attestation.require,
         )
     )
 

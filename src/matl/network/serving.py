@@ -19,6 +19,7 @@ try:
     import h11
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
     from matl.coordinator.http.app import SERVER, create_app
 except ImportError as error:
@@ -181,7 +182,7 @@ async def _http(
         create_app(service),
         **SERVER,
         http=_Careful,
-        ws="websockets-sansio",
+        ws=_Speaking,
         log_config=None,
         proxy_headers=settings.trusted_proxy is not None,
         forwarded_allow_ips=settings.trusted_proxy or "",
@@ -231,19 +232,13 @@ class _Server(uvicorn.Server):
 
 
 class _Careful(H11Protocol):
-    """Ends connections on which a request begins and does not go on, and tells the application of certificates.
-
-    The certificate that a client showed stands where the TLS extension of ASGI says.
-    """
+    """Ends connections on which a request begins and does not go on, and tells the application of certificates."""
 
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        secured = transport.get_extra_info("ssl_object")
-        shown = secured.getpeercert(binary_form=True) if secured is not None else None
-        if shown is not None:
-            self.app = _showing(self.app, ssl.DER_cert_to_PEM_cert(shown))
+        self.app = _showing(self.app, transport)
         self._expect(_HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
@@ -276,7 +271,22 @@ class _Careful(H11Protocol):
             self._late = None
 
 
-def _showing(app: ASGIApp, certificate: str) -> ASGIApp:
+class _Speaking(WebSocketsSansIOProtocol):
+    """Tells the application of certificates: a connection that becomes a WebSocket leaves `_Careful` behind."""
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.app = _showing(self.app, transport)
+
+
+def _showing(app: ASGIApp, transport: asyncio.BaseTransport) -> ASGIApp:
+    """The application, told of the certificate that a client showed where the TLS extension of ASGI puts it."""
+    secured = transport.get_extra_info("ssl_object")
+    given = secured.getpeercert(binary_form=True) if secured is not None else None
+    if given is None:
+        return app
+    certificate = ssl.DER_cert_to_PEM_cert(given)
+
     async def shown(scope: Scope, receive: Receive, send: Send) -> None:
         extensions = {**scope.get("extensions", {}), "tls": {"client_cert_chain": [certificate]}}
         await app({**scope, "extensions": extensions}, receive, send)

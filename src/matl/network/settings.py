@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from matl.errors import ConfigError, nearest
+from matl.network.attesting import AttestationSettings, with_revoked
 from matl.oracle.remote import OracleSource
 from matl.protocol.messages import Id
 from matl.simulation import RunConfig, load_config
@@ -164,10 +165,13 @@ class LimitSettings(_Part):
         Bytes of the longest payload of an update.
     retention : int
         Rounds whose payloads are kept, so that they can be judged again; verdicts and receipts stay for ever.
+    event_days : float
+        Days for which the events of ``/v1/events`` are kept.
     """
 
     max_message: Annotated[int, Field(ge=1 << 16, le=1 << 34)] = 1 << 30
     retention: Annotated[int, Field(ge=1)] = 20
+    event_days: Annotated[float, Field(gt=0)] = 90.0
 
 
 class NetworkSettings(_Part):
@@ -194,6 +198,8 @@ class NetworkSettings(_Part):
         Address of a proxy in front of the coordinator that encrypts and tells who asks; ``"*"`` for any address.
     limits : LimitSettings
         What is borne and kept.
+    attestation : AttestationSettings
+        What clients' machines may prove, and whether they have to.
     runs : mapping
         Settings of each run by its id, or the name of a TOML file with them.
     """
@@ -207,6 +213,7 @@ class NetworkSettings(_Part):
     tls: TlsSettings | None = None
     trusted_proxy: str | None = None
     limits: LimitSettings = LimitSettings()
+    attestation: AttestationSettings = AttestationSettings()
     runs: dict[Id, dict[str, Any]] = {}
 
     @field_validator("runs")
@@ -252,6 +259,8 @@ def load_settings(path: Path) -> NetworkSettings:
         The file cannot be read or parsed, or keys or values are wrong; all problems are listed.
     """
     values = _read(path)
+    if "attestation" in values:
+        values["attestation"] = with_revoked(values["attestation"], path.parent)
     runs = values.get("runs", {})
     if isinstance(runs, dict):
         values["runs"] = {
@@ -309,7 +318,7 @@ def _explain(error: ValidationError, model: type[BaseModel]) -> list[str]:
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] == "value_error":
             lines.append(f"{key}: {item['ctx']['error']}" if key else str(item["ctx"]["error"]))
-        elif item["type"] == "extra_forbidden":
+        elif item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
             known = model.model_fields if len(item["loc"]) == 1 else ()
             lines.append(f"{key}: unknown key{nearest(str(item['loc'][-1]), known)}")
         elif item["type"] == "missing":

@@ -26,13 +26,14 @@ from matl.learning.server import StatefulOptimizer
 from matl.learning.tasks import Task, accuracy
 from matl.params import Float32
 from matl.privacy.planner import Plan
-from matl.records import Cohort, Rejection, RoundSpec, Status, Update
+from matl.records import Rejection, RoundSpec, Update
 from matl.simulation.federation import Population
 from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
 from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
+from matl.simulation.verdicts import publish, verdict_rows
 from matl.state import State
-from matl.workloads import Accepted, Encoded, Outcome, Sender, TrainingWorkload, changes
+from matl.workloads import Accepted, Encoded, Outcome, Sender, TrainingWorkload
 
 __all__ = ["Charge", "Simulation", "spend_nothing"]
 
@@ -237,11 +238,11 @@ class Simulation:
         charge(spec.round, sorted(heard))
         cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, silent=silent, key=key)
         outcome, after = self.workload.reduce(cohort, state["workload"])
-        rows = _rows(outcome, cohort, accepted, rejections, state["statuses"])
+        rows = verdict_rows(outcome, cohort, accepted, rejections, state["statuses"])
         lengths = [item.payload_bytes for item in accepted]
         sent = float(np.mean(lengths)) if lengths else 0.0
         record = self._record(spec.round, rows, outcome, after["params"], sent, time.perf_counter() - started)
-        _publish(sink, spec, rows, state["statuses"], record)
+        publish(sink, spec, rows, state["statuses"], record)
         weights = {row.client: row.weight for row in rows}
         new_state = {
             **state,
@@ -335,7 +336,7 @@ class Simulation:
         silent = [name for name in (self.population.ids[index] for index in participants) if name not in heard]
         cohort = self.workload.cohort(accepted, spec, state["workload"], seed=seed, silent=silent, key=key)
         outcome, _ = self.workload.reduce(cohort, state["workload"])
-        rows = {row.client: row for row in _rows(outcome, cohort, accepted, rejections, state["statuses"])}
+        rows = {row.client: row for row in verdict_rows(outcome, cohort, accepted, rejections, state["statuses"])}
         own = [rows[self.population.ids[participants[liar]]] for liar in liars]
         nothing = np.zeros(updates.shape[1], np.float32)
         return Rehearsal(
@@ -504,37 +505,3 @@ def _sent_by(sender: str, update: Update) -> Rejection | None:
     if update.client_id == sender:
         return None
     return Rejection(sender, "signature", f"it was sent in the name of {update.client_id!r:.64}")
-
-
-def _rows(
-    outcome: Outcome,
-    cohort: Cohort | None,
-    accepted: list[Accepted],
-    rejections: list[Rejection],
-    before: dict[str, str],
-) -> tuple[VerdictRow, ...]:
-    """A row per participant by client id, judged or rejected; a failed round counts and releases nobody."""
-    if outcome.judgement is not None and cohort is not None:
-        members = {unit.id: unit.members for unit in cohort.units}
-        rows = [
-            VerdictRow(member, v.status, v.weight, v.reason, v.evidence)
-            for v in outcome.judgement.verdicts
-            for member in members[v.unit]
-        ]
-    else:
-        reason = f"round failed: {outcome.failure}"
-        clients = [item.update.client_id for item in accepted]
-        kept = {client: Status.QUARANTINED for client in clients if before.get(client) == Status.QUARANTINED}
-        rows = [VerdictRow(client, kept.get(client, Status.ACCEPTED), 0.0, reason, {}) for client in clients]
-    rows += [VerdictRow(r.client_id, Status.REJECTED, 0.0, r.reason, {}) for r in rejections]
-    return tuple(sorted(rows, key=lambda row: row.client))
-
-
-def _publish(
-    sink: EventSink, spec: RoundSpec, rows: tuple[VerdictRow, ...], before: dict[str, str], record: RoundRecord
-) -> None:
-    for event in changes(spec.run, spec.round, ((row.client, row.status, row.reason) for row in rows), before):
-        sink(event)
-    if record.failure:
-        sink(Event("round_failed", spec.run, spec.round, {"reason": record.failure}))
-    sink(Event("round_committed", spec.run, spec.round, asdict(record)))

@@ -126,7 +126,7 @@ class Findings:
         Late in training honest clients stand out a little everywhere too, but less than one that lied would.
         """
         like_flipped = self.levels.joint >= np.median(self.levels.flipped, axis=1)
-        levels = np.where(like_flipped, self.levels.joint, self.levels.evidence.max(axis=1))
+        levels = np.where(like_flipped, self.levels.joint, np.nanmax(self.levels.evidence, axis=1))
         return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion, self.campaign.evidence]), axis=0))
 
     @property

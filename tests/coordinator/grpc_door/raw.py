@@ -36,6 +36,17 @@ class Raw:
         answer = call(parts() if method.asks else requests[0], timeout=10)
         return [each async for each in answer] if method.answers else await answer
 
+    async def silent(self, name: str, *, hold: float = 10.0) -> None:
+        """Call a method and send no request, whatever it wants."""
+
+        async def nothing() -> AsyncIterator[bytes]:
+            await asyncio.sleep(hold)
+            for none in ():
+                yield none
+
+        async for _ in self._channel.stream_stream(METHODS[name].path)(nothing(), timeout=10):
+            pass
+
 
 @asynccontextmanager
 async def raw(settings: DoorSettings | None = None) -> AsyncIterator[tuple[FakeService, Raw]]:

@@ -152,10 +152,32 @@ def test_a_message_has_a_largest_size() -> None:
 
 def test_a_client_that_sends_nothing_is_not_waited_for() -> None:
     async def main() -> None:
-        async with raw(DoorSettings(idle_seconds=0.2, grace=0.5)) as (_, ask):
+        async with raw(DoorSettings(head_seconds=0.2, idle_seconds=0.2, grace=0.5)) as (_, ask):
             for parts in ((), (head(),), (head(), chunk(b"a"))):
                 status, _, words = await refused(ask("Submit", *parts, hold=5))
                 assert (status, words) == ("UNAVAILABLE", "nothing of the update came for 0.2 s")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_call_without_its_request_gives_its_place_back_soon(name: str) -> None:
+    async def main() -> None:
+        settings = DoorSettings(head_seconds=0.2, most_calls=1, grace=0.5)
+        async with raw(settings) as (_, ask):
+            status, _, words = await refused(ask.silent(name))
+            assert status == "UNAVAILABLE"
+            assert words.endswith("came for 0.2 s")
+            assert await ask("Health", b"")
+
+    asyncio.run(main())
+
+
+def test_a_call_that_ends_without_its_request_is_refused() -> None:
+    async def main() -> None:
+        async with raw() as (_, ask):
+            status, _, words = await refused(ask.silent("GetRun", hold=0))
+            assert (status, words) == ("INVALID_ARGUMENT", "expected a request, and the call ended without one")
 
     asyncio.run(main())
 

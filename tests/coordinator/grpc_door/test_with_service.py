@@ -171,3 +171,27 @@ def test_who_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
             assert caught.value.retry_after > 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["revoked", "ended"])
+def test_a_stream_of_events_ends_with_the_right_to_it(tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        async with network(tmp_path) as (kit, connect):
+            ann = await kit.enrol("ann")
+            await kit.start()
+            async with aclosing(connect(ann.token).events()) as events:
+                await anext(events)
+                if how == "revoked":
+                    await kit.service.revoke(kit.admin, "ann")
+                else:
+                    kit.clock.ahead = 3601
+                    await kit.service.pause(kit.admin, "demo")
+
+                async def to_the_end() -> None:
+                    async for _ in events:
+                        pass
+
+                async with asyncio.timeout(5):
+                    assert await refused(to_the_end()) == ("unauthenticated", "token")
+
+    asyncio.run(main())

@@ -21,6 +21,7 @@ from matl.attest.keys import SigningKey
 from matl.attest.session import SessionText
 from matl.coordinator.http.app import application, create_app
 from matl.coordinator.http.openapi import document
+from matl.coordinator.limits import Limits, Rate
 from matl.protocol.envelope import LARGEST_HEAD, Head
 from matl.protocol.messages import InviteRequest, Problem
 
@@ -591,3 +592,17 @@ def test_what_is_kept_by_its_hash_is_what_was_sent(play):
         assert answer.json()["payload_sha256"] == hashlib.sha256(message[4 + length :]).hexdigest()
 
     play(test)
+
+
+def test_asking_again_and_again_whether_it_is_ready_is_refused(tmp_path):
+    async def main():
+        async with serving(tmp_path, Limits(address=Rate(per_second=0.1, burst=3))) as kit:
+            transport = httpx.ASGITransport(create_app(kit.service))
+            async with httpx.AsyncClient(transport=transport, base_url="http://matl") as web:
+                for method in ("GET", "HEAD", "GET"):
+                    assert (await web.request(method, "/v1/ready")).status_code == 204
+                refused(await web.get("/v1/ready"), 429, reason="rate")
+                assert (await web.get("/v1/health")).status_code == 200
+                assert (await web.get("/v1/ready", headers=kit.bearer)).status_code == 204
+
+    asyncio.run(main())

@@ -13,6 +13,7 @@ from tests.coordinator.service_kit import serving as service
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from matl.coordinator.access import Caller
 from matl.coordinator.http import frames, socket
 from matl.coordinator.http.app import create_app
 from matl.coordinator.http.frames import PATH
@@ -203,6 +204,47 @@ def test_a_token_that_is_revoked_ends_the_connection(monkeypatch):
             echo.revoked = True
             assert (await said(line))["code"] == "unauthenticated"
             assert await closed(line) == 1008
+
+    asyncio.run(main())
+
+
+def test_a_certificate_that_is_nobodys_any_more_ends_the_connection(monkeypatch):
+    monkeypatch.setattr(socket, "_WATCH_SECONDS", 0.05)
+    echo = Echo()
+
+    async def shown(authorization, **_):
+        return Caller() if echo.revoked else Caller("client", "ann", key="5f" * 32)
+
+    monkeypatch.setattr(echo, "authenticate", shown)
+
+    async def main():
+        async with serving(create_app(echo)) as url, opened(url, hello()) as line:
+            await line.send('{"type": "ping"}')
+            await said(line)
+            echo.revoked = True
+            assert (await said(line))["code"] == "unauthenticated"
+            assert await closed(line) == 1008
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("how", ["revoked", "ended"])
+def test_events_end_with_the_right_to_them(tmp_path, how):
+    async def main():
+        async with service(tmp_path) as kit:
+            await kit.start()
+            ann = await kit.enrol("ann")
+            async with serving(create_app(kit.service)) as url, opened(url, hello(ann.token, 0)) as line:
+                assert (await said(line))["type"] == "event"
+                if how == "revoked":
+                    await kit.service.revoke(kit.admin, "ann")
+                else:
+                    kit.clock.ahead = 3601
+                    await kit.service.pause(kit.admin, "demo")
+                while (frame := await said(line))["type"] == "event":
+                    pass
+                assert (frame["code"], frame["reason"]) == ("unauthenticated", "token")
+                assert await closed(line) == 1008
 
     asyncio.run(main())
 

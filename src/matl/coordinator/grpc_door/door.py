@@ -14,8 +14,8 @@ import grpc
 import grpc.aio
 from pydantic import BaseModel
 
-from matl.coordinator.grpc_door.errors import asked, refuse, told
-from matl.coordinator.grpc_door.incoming import digest, identifier, message, number, said, seconds
+from matl.coordinator.grpc_door.errors import asked, refuse
+from matl.coordinator.grpc_door.incoming import digest, first, identifier, message, number, said, seconds
 from matl.coordinator.grpc_door.settings import DoorSettings
 from matl.errors import InvalidValueError
 from matl.protocol.messages import EnrolRequest, SessionRequest
@@ -107,25 +107,32 @@ class GrpcDoor:
     def _handler(self, method: Method) -> grpc.RpcMethodHandler:
         serve = getattr(self, f"_{method.name}")
         write = method.response.SerializeToString
-        if method.asks:
-            return grpc.stream_unary_rpc_method_handler(partial(self._one, serve, method), None, write)
+        # Of a stream of requests the first can be waited for as long as is right; callers see no difference.
         if method.answers:
-            return grpc.unary_stream_rpc_method_handler(partial(self._many, serve, method), None, write)
-        return grpc.unary_unary_rpc_method_handler(partial(self._one, serve, method), None, write)
+            return grpc.stream_stream_rpc_method_handler(partial(self._many, serve, method), None, write)
+        return grpc.stream_unary_rpc_method_handler(partial(self._one, serve, method), None, write)
 
-    async def _one(self, serve: Callable[..., Awaitable[Any]], method: Method, request: Any, context: Any) -> Any:
+    async def _asked(self, method: Method, parts: AsyncIterator[bytes]) -> Any:
+        """What a method is called with: what streams in, or the one request."""
+        if method.asks:
+            return parts
+        return await first(method.request, parts, head_seconds=self._settings.head_seconds)
+
+    async def _one(
+        self, serve: Callable[..., Awaitable[Any]], method: Method, parts: AsyncIterator[bytes], context: Any
+    ) -> Any:
         """Serve a call that has one answer."""
         try:
-            return await serve(request if method.asks else told(method.request, request), context)
+            return await serve(await self._asked(method, parts), context)
         except Exception as error:  # noqa: BLE001 - the last place where it can be said what happened
             await refuse(context, error)
 
     async def _many(
-        self, serve: Callable[..., AsyncIterator[Any]], method: Method, request: Any, context: Any
+        self, serve: Callable[..., AsyncIterator[Any]], method: Method, parts: AsyncIterator[bytes], context: Any
     ) -> AsyncIterator[Any]:
         """Serve a call whose answer is a stream."""
         try:
-            async with _closing(serve(told(method.request, request), context)) as answers:
+            async with _closing(serve(await self._asked(method, parts), context)) as answers:
                 async for answer in answers:
                     yield answer
         except Exception as error:  # noqa: BLE001 - as above
@@ -207,10 +214,15 @@ class GrpcDoor:
 
     # Updates -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _waits(self) -> dict[str, float]:
+        """How long a client may take for the head of what streams in, and for each further piece."""
+        return {"head_seconds": self._settings.head_seconds, "idle_seconds": self._settings.idle_seconds}
+
     async def _Submit(self, parts: AsyncIterator[bytes], context: Any) -> pb.View:  # noqa: N802
         caller = await self._caller(context)
         go_on = partial(context.send_initial_metadata, ((GO_ON, "yes"),))
-        head, framed = await message(parts, go_on, idle_seconds=self._settings.idle_seconds)
+        head, framed = await message(parts, go_on, **self._waits)
         longest = self._settings.longest_submit
         async with aclosing(framed):
             try:
@@ -241,7 +253,7 @@ class GrpcDoor:
 
     async def _SayInPhase(self, parts: AsyncIterator[bytes], context: Any) -> pb.View:  # noqa: N802
         caller = await self._caller(context)
-        head, chunks = await said(parts, idle_seconds=self._settings.idle_seconds)
+        head, chunks = await said(parts, **self._waits)
         async with aclosing(chunks):
             return _view(await self._service.say(caller, head.run, head.round, head.phase, chunks))
 

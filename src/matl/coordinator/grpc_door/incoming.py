@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from matl.attest.canonical import LARGEST_COUNT, check_identifier
 from matl.coordinator.grpc_door.errors import told
@@ -15,7 +15,9 @@ from matl.protocol.pb import training as pb
 from matl.protocol.pb.methods import LARGEST_PIECE
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["digest", "identifier", "message", "number", "said", "seconds"]
+__all__ = ["digest", "first", "identifier", "message", "number", "said", "seconds"]
+
+M = TypeVar("M")
 
 _LONGEST_WAIT = 30.0
 
@@ -77,8 +79,24 @@ def seconds(**value: float) -> float:
     return wait
 
 
+async def first(kind: type[M], parts: AsyncIterator[bytes], *, head_seconds: float) -> M:
+    """The request of a call that has one. What comes behind it is not read.
+
+    gRPC waits without end for the request of a call that it takes to have one, and so it is taken to have many.
+
+    Raises
+    ------
+    ServiceError
+        ``"busy"``: it does not come; ``"malformed"``: the call ends without one, or it is another.
+    """
+    request = await _next(kind, parts, head_seconds, "the request")
+    if request is None:
+        raise refusal(Code.MALFORMED, "expected a request, and the call ended without one")
+    return request
+
+
 async def message(
-    parts: AsyncIterator[bytes], go_on: Callable[[], Awaitable[None]], *, idle_seconds: float
+    parts: AsyncIterator[bytes], go_on: Callable[[], Awaitable[None]], *, head_seconds: float, idle_seconds: float
 ) -> tuple[pb.UpdateHead, AsyncGenerator[bytes, None]]:
     """The head of an update that streams in, and its message (`matl.protocol.envelope`), of which no more is read.
 
@@ -90,10 +108,10 @@ async def message(
         ``"malformed"``, ``"too_large"`` or ``"invalid"``: the first part is not a head; ``"busy"``: it does not come.
         While the message is read: a further part is not a piece of 1 byte to 1 MiB, or does not come.
     """
-    first = await _next(parts, idle_seconds)
-    if first is None or first.WhichOneof("part") != "head":
+    part = await _next(pb.UpdatePart, parts, head_seconds, "the update")
+    if part is None or part.WhichOneof("part") != "head":
         raise refusal(Code.MALFORMED, "expected the head of the update before its payload")
-    head = first.head
+    head = part.head
     if not 0 < len(head.json) <= LARGEST_HEAD:
         raise refusal(Code.TOO_LARGE, f"expected a head of 1 to {LARGEST_HEAD} bytes, got {len(head.json)}")
     identifier(run=head.run)
@@ -101,7 +119,9 @@ async def message(
     return head, _framed(head.json, parts, go_on, idle_seconds)
 
 
-async def said(parts: AsyncIterator[bytes], *, idle_seconds: float) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
+async def said(
+    parts: AsyncIterator[bytes], *, head_seconds: float, idle_seconds: float
+) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
     """Where something is said in a masked round, and the pieces of what is said, of which none is read yet.
 
     Raises
@@ -109,17 +129,17 @@ async def said(parts: AsyncIterator[bytes], *, idle_seconds: float) -> tuple[pb.
     ServiceError
         As `message`.
     """
-    first = await _next(parts, idle_seconds, pb.PhasePart)
-    if first is None or first.WhichOneof("part") != "head":
+    part = await _next(pb.PhasePart, parts, head_seconds, "the message")
+    if part is None or part.WhichOneof("part") != "head":
         raise refusal(Code.MALFORMED, "expected the head of the message of a phase before its pieces")
-    identifier(run=first.head.run)
-    number(round=first.head.round)
+    identifier(run=part.head.run)
+    number(round=part.head.round)
 
     async def pieces() -> AsyncGenerator[bytes, None]:
-        while (part := await _next(parts, idle_seconds, pb.PhasePart)) is not None:
-            yield _chunk(part)
+        while (piece := await _next(pb.PhasePart, parts, idle_seconds, "the message")) is not None:
+            yield _chunk(piece)
 
-    return first.head, pieces()
+    return part.head, pieces()
 
 
 async def _framed(
@@ -127,7 +147,7 @@ async def _framed(
 ) -> AsyncGenerator[bytes, None]:
     yield len(head).to_bytes(LENGTH, "big") + head
     await go_on()
-    while (part := await _next(parts, idle_seconds)) is not None:
+    while (part := await _next(pb.UpdatePart, parts, idle_seconds, "the update")) is not None:
         yield _chunk(part)
 
 
@@ -138,12 +158,13 @@ def _chunk(part: Any) -> bytes:
     return bytes(part.chunk)
 
 
-async def _next(parts: AsyncIterator[bytes], idle_seconds: float, kind: Any = pb.UpdatePart) -> Any:
+async def _next(kind: type[M], parts: AsyncIterator[bytes], idle_seconds: float, what: str) -> M | None:
     """The next part, or nothing at the end."""
     try:
         async with asyncio.timeout(idle_seconds):
-            return told(kind, await anext(parts))
+            part: M = told(kind, await anext(parts))
+            return part
     except StopAsyncIteration:
         return None
     except TimeoutError as error:
-        raise refusal(Code.BUSY, f"nothing of the update came for {idle_seconds:g} s", reason="too_slow") from error
+        raise refusal(Code.BUSY, f"nothing of {what} came for {idle_seconds:g} s", reason="too_slow") from error

@@ -60,6 +60,9 @@ class DoorSettings:
         Without it everything is readable on the way, tokens included: on one machine, or behind a proxy that has TLS.
     most_calls : int
         Calls at a time, those that wait included; further ones are refused (``RESOURCE_EXHAUSTED``).
+    head_seconds : float
+        How long a client may take for what it asks: the request, or the head of an update. Until then nothing is known
+        of the call but that it takes one of the places.
     idle_seconds : float
         How long a client may take for the next piece of an update.
     longest_submit : float
@@ -72,6 +75,7 @@ class DoorSettings:
     port: int = 0
     tls: Tls | None = None
     most_calls: int = 1000
+    head_seconds: float = 5.0
     idle_seconds: float = 60.0
     longest_submit: float = 3600.0
     grace: float = 5.0

@@ -95,7 +95,7 @@ class _Conversation:
                 del lines[sender]
 
     async def _go_on(self, hello: Hello, caller: Caller) -> None:
-        parts: list[Callable[[], Awaitable[None]]] = [self._listen, self._watch]
+        parts: list[Callable[[], Awaitable[None]]] = [self._listen, lambda: self._watch(caller)]
         if hello.after is not None:
             after = hello.after
             parts.append(lambda: self._tell(caller, after))
@@ -137,8 +137,10 @@ class _Conversation:
 
     async def _caller(self) -> Caller:
         authorization = None if self._token is None else f"Bearer {self._token}"
+        # A browser shows its certificate for whatever page opens a WebSocket, and names the page; tokens it must know.
+        certificate = None if "origin" in self._socket.headers else certificate_of(self._socket)
         return await self._service.authenticate(
-            authorization, certificate=certificate_of(self._socket), address=address_of(self._socket)
+            authorization, certificate=certificate, address=address_of(self._socket)
         )
 
     async def _tell(self, caller: Caller, after: int) -> None:
@@ -146,10 +148,13 @@ class _Conversation:
             async for event in events:
                 await self._send(EventFrame(**dict(event)))
 
-    async def _watch(self) -> None:
+    async def _watch(self, caller: Caller) -> None:
         while True:
             await asyncio.sleep(_WATCH_SECONDS)
-            await self._caller()
+            now = await self._caller()
+            if (now.kind, now.name) != (caller.kind, caller.name):  # a certificate whose client was revoked is nobody's
+                words = f"{caller.name} was revoked or has another key"
+                raise refusal(Code.UNAUTHENTICATED, words, reason="token")
 
     async def _listen(self) -> None:
         number = 0
