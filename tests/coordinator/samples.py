@@ -7,6 +7,7 @@ from typing import Any
 
 from matl.coordinator.rows import (
     EventRow,
+    PhaseRow,
     RoundRow,
     RoundStatus,
     RunRow,
@@ -58,6 +59,12 @@ def upload_row(**changes: Any) -> UploadRow:
     values = {"id": "u1", "run": "run", "round": 0, "client": "alice", "head": b"head", "size": 100, "offset": 0,
               "began_at": 10.0, "expires_at": 70.0}  # fmt: skip
     return UploadRow(**{**values, **changes})
+
+
+def phase_row(client: str = "alice", **changes: Any) -> PhaseRow:
+    values = {"run": "run", "round": 0, "phase": "advertise", "client": client, "seq": 0, "sha256": sha("said"),
+              "size": 4, "key": bytes(32), "content": b"said"}  # fmt: skip
+    return PhaseRow(**{**values, **changes})
 
 
 async def open_store(url: str) -> Store:

@@ -16,6 +16,7 @@ from tests.coordinator.postgres import Server
 from tests.coordinator.samples import (
     event_row,
     open_store,
+    phase_row,
     round_row,
     run_row,
     sha,
@@ -52,6 +53,8 @@ async def fill(url: str, blobs: Blobs) -> Store:
     verdicts = [verdict_row("alice", evidence={"x": math.nan}), verdict_row("bob", score=None, receipt=None)]
     models = {sha("model 1"): (names["model 1"], 7)}
     await store.end_round(ended, run=after, verdicts=verdicts, models=models)
+    await store.open_round(round_row(number=1))
+    await store.keep_phase_message(phase_row(round=1), machine={"n": 2})
     await store.put_document("roster", {"secret": b"\x00\xff"}, expected_version=0)
     await store.create_upload(upload_row())
     await store.database.write(lambda connection: connection.execute(doomed_blobs.insert().values(blob=sha("gone"))))

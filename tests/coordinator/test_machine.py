@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -201,6 +202,18 @@ def test_a_masked_round_fails_where_too_few_stay():
     machine, _ = fed(open_round(rules, at=0.0), *(Received(name, "k", 1.0) for name in "abc"))
     machine, _ = fed(machine, Received("a", "s", 2.0), Ticked(99.0))
     assert machine.reason == "1 of 2 updates in 10 seconds in phase shares"
+
+
+def test_later_phases_may_need_fewer_than_the_first():
+    rules = Rules(target=3, quorum=2, deadline=10.0, phases=("keys", "shares"), later=1)
+    machine, _ = fed(open_round(rules, at=0.0), Received("a", "k", 1.0), Ticked(10.0))
+    assert machine.reason == "1 of 2 updates in 10 seconds in phase keys"
+    machine, _ = fed(open_round(rules, at=0.0), *(Received(name, "k", 1.0) for name in "abc"))
+    assert fed(machine, Received("a", "s", 2.0), Ticked(11.0))[0].ready
+    assert fed(machine, Ticked(11.0))[0].reason == "0 of 1 updates in 10 seconds in phase shares"
+    assert Machine.of_dict(machine.to_dict()) == machine
+    with pytest.raises(InvalidValueError, match="later"):
+        replace(rules, later=0)
 
 
 def test_of_selected_clients_all_may_be_fewer_than_the_target():

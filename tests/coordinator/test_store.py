@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from tests.coordinator.samples import (
     event_row,
     open_store,
+    phase_row,
     round_row,
     run_row,
     sha,
@@ -571,3 +572,27 @@ def test_a_file_of_sqlite_is_for_its_owner_and_written_through(tmp_path: Path) -
 def test_records_fit_their_tables(kind: type[Any], table: str) -> None:
     ours = {"state", "model_hash", "kept"} if table == "rounds" else set()
     assert {column.name for column in schema.METADATA.tables[table].columns} == {f.name for f in fields(kind)} | ours
+
+
+def test_messages_of_a_phase_are_kept_in_their_order_until_the_round_ends(database_url):
+    async def check():
+        async with await open_store(database_url) as store:
+            for seq, name in enumerate(("eve", "bob", "alice")):
+                await store.keep_phase_message(phase_row(name, seq=seq), machine={"n": seq})
+            vector = phase_row("bob", phase="mask", seq=3, content=None)
+            await store.keep_phase_message(vector, machine={"n": 3}, update=update_row("bob"), events=[event_row()])
+            with pytest.raises(Exception, match=r"(?i)unique|duplicate"):
+                await store.keep_phase_message(phase_row("bob", seq=9), machine={"n": 9})
+            assert [row.client for row in await store.phase_messages("run", 0)] == ["eve", "bob", "alice", "bob"]
+            assert (await store.phase_messages("run", 0))[3] == vector
+            found = await store.round("run", 0)
+            assert (found.machine, found.accepted) == ({"n": 3}, 1)
+            await store.save_machine("run", 0, {"n": 4})
+            ended = round_row(status=RoundStatus.FAILED, ended_at=3.0, next_model_hash=sha("model 0"), reason="few")
+            await store.end_round(ended, run=run_row(round=1), verdicts=[])
+            assert await store.phase_messages("run", 0) == []
+            for late in (store.save_machine("run", 0, {}), store.keep_phase_message(phase_row(), machine={})):
+                with pytest.raises(StateError, match="is not open"):
+                    await late
+
+    asyncio.run(check())

@@ -1,8 +1,11 @@
 """From settings to a plan: the same parts and draws as a simulation of the same configuration."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from matl.coordinator.plan import PHASES
 from matl.errors import ConfigError, InvalidValueError
 from matl.network.planner import planner, stranger
 from matl.records import Visibility
@@ -64,7 +67,10 @@ def test_terms_win():
         ({"attack": "white_box"}, "rehearses with the judge"),
         ({"codec": "topk", "mode": "plain"}, "codec with error feedback"),
         ({"downlink": "int8"}, "sends its models as they are"),
-        ({"privacy": {"epsilon": 8.0, "mechanism": "distributed"}, "mode": "plain"}, "masked phases"),
+        (
+            {"privacy": {"epsilon": 8.0, "mechanism": "distributed"}, "mode": "plain"},
+            "answer by itself",
+        ),
         ({"server_optimizer": "scaffold", "mode": "plain"}, "has clients remember"),
         ({"network": {"simulated": True, "quorum": 20}}, "expected quorum <= target, got quorum=20 and target=9"),
     ],
@@ -104,3 +110,36 @@ def test_who_begins_a_run_over_the_network_names_no_files(tmp_path, dataset):
     with pytest.raises(ConfigError, match="files are named by the coordinator's own settings alone") as caught:
         stranger("demo", settings)
     assert "matl_op_secret" not in str(caught.value)
+
+
+PRIVATE = {
+    "dataset": "synthetic", "clients": 100, "rounds": 3, "mode": "plain", "task": "mlp",
+    "privacy": {"epsilon": 8.0, "mechanism": "distributed", "dropout": 0.2, "budget_bits": 8.0},
+}  # fmt: skip
+
+
+def test_private_runs_are_served_in_masked_rounds_with_their_manifest():
+    made = plan(PRIVATE, network={"target": 100})
+    least = made.workload.channel.least
+    assert made.masked
+    assert made.rules.phases == PHASES
+    assert (made.rules.quorum >= least, made.rules.later, made.rules.deadline) == (True, 1, 600.0)
+    assert made.manifest.instance == made.workload.channel.mechanism.encoder.instance
+    session = made.manifest.session("r", 0, size=made.workload.layout.size)
+    spec = made.workload.plan(made.workload.init(made.params))
+    assert replace(session, run=spec.run) == made.workload.channel.session(spec)
+
+
+@pytest.mark.parametrize(
+    ("privacy", "terms", "words"),
+    [
+        ({"group_size": 50, "dropout": 0.0}, {}, "one masked sum of all"),
+        ({"adaptive": {}}, {}, "fixed clipping norm"),
+        ({}, {"quorum": 2}, "a quorum of at least"),
+        ({}, {"max_staleness": 1}, "a sum is of one round"),
+        ({}, {"target": 3}, "expected quorum <= target"),
+    ],
+)
+def test_private_runs_that_cannot_be_served_are_refused(privacy, terms, words):
+    with pytest.raises(InvalidValueError, match=words):
+        plan(PRIVATE, privacy={**PRIVATE["privacy"], **privacy}, network=terms)

@@ -331,4 +331,4 @@ def test_a_check_tells_what_a_judge_cannot_do_in_rounds_of_so_few(tmp_path, mode
     found = asyncio.run(check_all(settings))[-1]
     assert (found.what, found.problem) == ("run demo", "")
     assert found.note[: len(said) or None] == said
-    assert found.note.endswith("set quorum = 10") == (" to " in said)
+    assert found.note.endswith("with quorum = 10") == (" to " in said)

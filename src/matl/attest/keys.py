@@ -121,6 +121,11 @@ class PublicKey:
         return hashlib.sha256(self.der).hexdigest()
 
     @property
+    def ed25519(self) -> bytes | None:
+        """The 32 bytes of an Ed25519 key, as secure aggregation knows clients; ``None`` for other keys."""
+        return self._key.public_bytes_raw() if isinstance(self._key, Ed25519PublicKey) else None
+
+    @property
     def pem(self) -> bytes:
         """The key as a PEM file's content."""
         return self._key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
@@ -192,6 +197,11 @@ class SigningKey:
             raise StateError(
                 f"{path} is no signing key: expected Ed25519 or P-256 as PKCS #8 in PEM without a passphrase ({error})"
             ) from error
+
+    @property
+    def ed25519(self) -> Ed25519PrivateKey | None:
+        """The key itself, as secure aggregation signs with it; ``None`` for one that is not Ed25519."""
+        return self._key if isinstance(self._key, Ed25519PrivateKey) else None
 
     def sign(self, text: bytes) -> bytes:
         """Sign a text: 64 bytes, or DER of up to 72."""

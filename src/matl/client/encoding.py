@@ -10,10 +10,15 @@ import numpy as np
 from matl.client.arrays import fit, scaled
 from matl.client.rounds import Round
 from matl.errors import InvalidValueError
-from matl.records import RoundSpec
+from matl.params import Float32
+from matl.privacy.secagg import Phase
+from matl.records import RoundSpec, Visibility
 from matl.screening import encode_payload
 
-__all__ = ["check_supported", "count_examples", "encode", "unpack_trained"]
+__all__ = ["check_supported", "count_examples", "encode", "unpack_trained", "vector_of"]
+
+
+PHASES = tuple(phase.value for phase in Phase if phase is not Phase.DONE)
 
 
 def check_supported(spec: RoundSpec) -> None:
@@ -24,10 +29,18 @@ def check_supported(spec: RoundSpec) -> None:
     InvalidValueError
         The round has several phases, or wants another encoding.
     """
+    if spec.phases == PHASES and (spec.kind, spec.codec) == ("masked", "distributed"):
+        if spec.visibility is not Visibility.SUMMED or spec.groups is not None or spec.clip is not None:
+            raise InvalidValueError(
+                f"round {spec.round} of {spec.run!r} is masked in a way this client does not know: expected one sum of "
+                f"all and a fixed clipping norm, got visibility={spec.visibility.value}, groups={spec.groups} and "
+                f"clip={spec.clip}"
+            )
+        return
     if spec.phases != ("collect",) or spec.kind != "delta":
         raise InvalidValueError(
             f"round {spec.round} of {spec.run!r} takes {spec.kind} updates in the phases {', '.join(spec.phases)}; "
-            "this client sends plain ones (kind delta, phase collect)"
+            f"this client sends plain ones (kind delta, phase collect), or masked ones in {', '.join(PHASES)}"
         )
     if spec.codec != "safetensors":
         raise InvalidValueError(
@@ -54,16 +67,8 @@ def encode(update: Any, target: Round, *, kind: str = "delta", learning_rate: fl
     LayoutError, InvalidValueError
         It does not fit the model, is not finite, or is longer than the round allows.
     """
-    arrays = fit(target.layout, update)
-    if kind == "gradient" and learning_rate is not None:
-        arrays = scaled(target.layout, arrays, -learning_rate)
-    elif kind != "delta" or learning_rate is not None:
-        raise InvalidValueError(
-            f"expected kind='delta', or kind='gradient' with a learning_rate, got kind={kind!r} and "
-            f"learning_rate={learning_rate}"
-        )
+    arrays, norm = _prepared(update, target, kind, learning_rate)
     spec = target.spec
-    norm = float(np.sqrt(sum(np.sum(np.square(arrays[name], dtype=np.float64)) for name in target.layout.slices)))
     if spec.clip is not None and norm > spec.clip:
         arrays, norm = scaled(target.layout, arrays, spec.clip / norm), spec.clip
     if spec.max_norm is not None and norm > spec.max_norm:
@@ -72,6 +77,31 @@ def encode(update: Any, target: Round, *, kind: str = "delta", learning_rate: fl
             "steps or at a lower learning rate; and an update is new minus old parameters, see Round.delta"
         )
     return encode_payload(arrays)[0]
+
+
+def vector_of(update: Any, target: Round, *, kind: str = "delta", learning_rate: float | None = None) -> Float32:
+    """The vector (d,) of an update, for encoders that shorten and encode it themselves; the arguments of `encode`.
+
+    Raises
+    ------
+    LayoutError, InvalidValueError
+        It does not fit the model, or is not finite.
+    """
+    return target.layout.flatten(_prepared(update, target, kind, learning_rate)[0])
+
+
+def _prepared(update: Any, target: Round, kind: str, learning_rate: float | None) -> tuple[dict[str, Any], float]:
+    """The arrays of an update, and their norm."""
+    arrays = fit(target.layout, update)
+    if kind == "gradient" and learning_rate is not None:
+        arrays = scaled(target.layout, arrays, -learning_rate)
+    elif kind != "delta" or learning_rate is not None:
+        raise InvalidValueError(
+            f"expected kind='delta', or kind='gradient' with a learning_rate, got kind={kind!r} and "
+            f"learning_rate={learning_rate}"
+        )
+    norm = float(np.sqrt(sum(np.sum(np.square(arrays[name], dtype=np.float64)) for name in target.layout.slices)))
+    return arrays, norm
 
 
 def count_examples(metadata: Mapping[str, Any] | None, spec: RoundSpec) -> int | None:

@@ -106,15 +106,45 @@ class ClientFolder:
                 f"confirms that, remove the run from receipts_keys in {self.path / 'client.json'}",
             )
 
+    def pin_manifest(self, run: str, sha256: str) -> None:
+        """Remember the privacy manifest of a run, from the first time on.
+
+        Raises
+        ------
+        ProtocolError
+            ``"manifest"``: it was another one before. Constants that change prove nothing of what was sent.
+        """
+        known = self._content["manifests"].get(run)
+        if known is None:
+            self._content["manifests"][run] = sha256
+            self._write()
+        elif known != sha256:
+            raise ProtocolError(
+                "manifest",
+                f"the coordinator now serves run {run!r} with the privacy manifest {sha256}, and this client agreed to "
+                f"{known}; nothing is sent. If you agree to the new one, whose epsilon adds to that of the old, begin "
+                "with a new client folder",
+            )
+
+    def last_round(self, run: str) -> int:
+        """The last masked round of a run that this client took part in; -1 for none."""
+        return int(self._content["last_rounds"].get(run, -1))
+
+    def take_part(self, run: str, number: int) -> None:
+        """Write down that this client takes part in a masked round, before it says anything in it."""
+        self._content["last_rounds"][run] = number
+        self._write()
+
     def _read(self) -> dict[str, Any]:
         file = self.path / "client.json"
         if not file.exists():
-            return {"version": _VERSION, "client_id": None, "key": None, "receipts_keys": {}}
+            return {"version": _VERSION, "client_id": None, "key": None, "receipts_keys": {}, **_masked({})}
         try:
             content = json.loads(file.read_text("utf-8"))
             if content["version"] != _VERSION:
                 raise ValueError(f"version {content['version']}, this library reads {_VERSION}")
-            return {name: content[name] for name in ("version", "client_id", "key", "receipts_keys")}
+            names = ("version", "client_id", "key", "receipts_keys")
+            return {**{name: content[name] for name in names}, **_masked(content)}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{file} cannot be read: {error!r}; move it away to begin with a new name") from error
 
@@ -147,6 +177,11 @@ class ClientFolder:
             self._content.update(client_id=name, key=fingerprint)
             self._write()
         return str(name)
+
+
+def _masked(content: dict[str, Any]) -> dict[str, Any]:
+    """What is remembered of masked rounds, by run; folders of before there were any have none."""
+    return {name: dict(content.get(name, {})) for name in ("manifests", "last_rounds")}
 
 
 def _locked(path: Path) -> int | None:

@@ -20,6 +20,7 @@ from matl.protocol.messages import (
     EnrolRequest,
     EventView,
     Health,
+    ParticipantsView,
     RoundView,
     RunView,
     SessionRequest,
@@ -34,7 +35,16 @@ try:
     import grpc.aio
 
     from matl.protocol.pb import training as pb
-    from matl.protocol.pb.methods import AUTHORIZATION, CODE, GO_ON, LARGEST_MESSAGE, METHODS, REASON, RETRY_AFTER
+    from matl.protocol.pb.methods import (
+        AUTHORIZATION,
+        CODE,
+        GO_ON,
+        LARGEST_MESSAGE,
+        LARGEST_PIECE,
+        METHODS,
+        REASON,
+        RETRY_AFTER,
+    )
 except ModuleNotFoundError as error:
     raise MissingExtraError("grpcio", extra="grpc") from error
 
@@ -183,6 +193,35 @@ class GrpcTransport:
         """See `matl.client.transport.Transport`."""
         answer = await self._ask("GetReceipt", pb.UpdateRequest(run=run, round=number, client_id=client_id))
         return bytes(answer.receipt)
+
+    async def manifest(self, run: str) -> bytes:
+        """See `matl.client.transport.Transport`."""
+        return bytes((await self._ask("GetManifest", pb.RunRequest(run=run))).json)
+
+    async def participants(self, run: str) -> ParticipantsView:
+        """See `matl.client.transport.Transport`."""
+        return await self._view(ParticipantsView, "GetParticipants", pb.RunRequest(run=run))
+
+    async def say(self, run: str, number: int, phase: str, message: bytes) -> Acknowledgement:
+        """See `matl.client.transport.Transport`."""
+        timeout = self._timeout + len(message) / _SLOWEST
+        parts = [pb.PhasePart(head=pb.PhaseHead(run=run, round=number, phase=phase))]
+        pieces = range(0, len(message), LARGEST_PIECE)
+        parts += [pb.PhasePart(chunk=message[start : start + LARGEST_PIECE]) for start in pieces]
+        with self._told():
+            answer = await self._call("SayInPhase")(iter(parts), timeout=timeout, metadata=self._metadata)
+        return self._read(Acknowledgement, answer)
+
+    async def asked(self, run: str, number: int, phase: str, *, wait: float, limit: int) -> bytes:
+        """See `matl.client.transport.Transport`."""
+        request = pb.PhaseRequest(run=run, round=number, phase=phase, wait_seconds=wait)
+        collected = bytearray()
+        async with aclosing(self._stream("GetPhase", request, idle=self._timeout + wait)) as parts:
+            async for part in parts:
+                collected += part.chunk
+                if len(collected) > limit:
+                    self._stranger(f"more than {limit} bytes")
+        return bytes(collected)
 
     async def events(self, *, after: int = 0, run: str | None = None) -> AsyncIterator[EventView]:
         """See `matl.client.transport.Transport`."""

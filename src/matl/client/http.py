@@ -21,6 +21,7 @@ from matl.protocol.messages import (
     EventPage,
     EventView,
     Health,
+    ParticipantsView,
     Problem,
     RoundView,
     RunView,
@@ -36,13 +37,17 @@ try:
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
 
-__all__ = ["CONTENT_TYPE", "HttpTransport", "tls_context"]
+__all__ = ["CONTENT_TYPE", "PHASE_TYPE", "HttpTransport", "tls_context"]
 
 CONTENT_TYPE = "application/vnd.matl.update"
 """Of a message of `matl.protocol.envelope`."""
 
+PHASE_TYPE = "application/vnd.matl.phase"
+"""Of what is said and asked in the phases of a masked round."""
+
 _LONGEST_ANSWER = 64 << 20  # bytes; a layout of ten thousand arrays has about one megabyte
 _LONGEST_RECEIPT = 8192
+_LONGEST_MANIFEST = 1 << 20
 _EVENT_WAIT = 25.0  # seconds; below what proxies commonly cut
 _SLACK = 15.0  # seconds that an answer may take longer than the wait that was asked for
 _HTTP_CODES = {numbers.http: code for code, numbers in CODES.items()}
@@ -186,6 +191,25 @@ class HttpTransport:
         """See `matl.client.transport.Transport`."""
         path = f"{_round(run, number)}/updates/{_part(client_id)}/receipt"
         return await self._body("GET", path, limit=_LONGEST_RECEIPT)
+
+    async def manifest(self, run: str) -> bytes:
+        """See `matl.client.transport.Transport`."""
+        return await self._body("GET", f"/v1/runs/{_part(run)}/manifest", limit=_LONGEST_MANIFEST)
+
+    async def participants(self, run: str) -> ParticipantsView:
+        """See `matl.client.transport.Transport`."""
+        return await self._json(ParticipantsView, "GET", f"/v1/runs/{_part(run)}/participants")
+
+    async def say(self, run: str, number: int, phase: str, message: bytes) -> Acknowledgement:
+        """See `matl.client.transport.Transport`."""
+        path = f"{_round(run, number)}/phases/{_part(phase)}"
+        headers = {"Content-Type": PHASE_TYPE}
+        return await self._json(Acknowledgement, "POST", path, content=message, headers=headers)
+
+    async def asked(self, run: str, number: int, phase: str, *, wait: float, limit: int) -> bytes:
+        """See `matl.client.transport.Transport`."""
+        path = f"{_round(run, number)}/phases/{_part(phase)}"
+        return await self._body("GET", path, limit=limit, params={"wait": wait}, timeout=self._timeout + wait)
 
     async def events(self, *, after: int = 0, run: str | None = None) -> AsyncIterator[EventView]:
         """See `matl.client.transport.Transport`."""

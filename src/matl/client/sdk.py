@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from matl.attest.claims import Clock, system_clock
 from matl.attest.keys import PublicKey, SigningKey
 from matl.client.connection import Connection, Evidence, open_transport
-from matl.client.encoding import count_examples, encode
+from matl.client.encoding import count_examples, encode, vector_of
 from matl.client.folder import ClientFolder
 from matl.client.loop import TrainingLoop
+from matl.client.masked import MaskedRounds, read_participants
 from matl.client.outcomes import Outcomes
 from matl.client.participation import Participation
 from matl.client.retrying import Retrying
@@ -23,6 +24,7 @@ from matl.client.sealer import Sealer
 from matl.client.sending import Outbox
 from matl.client.watching import Watch
 from matl.errors import InvalidValueError
+from matl.params import Float32
 from matl.protocol.messages import Acknowledgement, RunView
 
 __all__ = ["AsyncMATLClient"]
@@ -56,6 +58,11 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
     sealer : Sealer, optional
         Seals updates for the oracle of a run in Mode 2, `matl.client.sealed.OracleWatch`. With it, no run without an
         oracle is taken part in. It is closed with the client.
+    participants : Path or str, optional
+        JSON file with the clients that may be in a masked sum, ``{"alice": "<public key>", ...}`` with keys in base64
+        (DER); the coordinator's table unless given, and then it could invent clients.
+    manifest_sha256 : str, optional
+        The privacy manifest that this client agrees to; the one that it meets first unless given.
     retrying : Retrying, optional
         When to ask again.
     clock : Clock
@@ -92,6 +99,8 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         ca: Path | str | None = None,
         certificate: tuple[Path, Path] | None = None,
         sealer: Sealer | None = None,
+        participants: Path | str | None = None,
+        manifest_sha256: str | None = None,
         retrying: Retrying | None = None,
         clock: Clock = system_clock,
     ) -> None:
@@ -99,12 +108,19 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             raise InvalidValueError(
                 "expected the coordinator's address, as url or as oracle_endpoint: MATLClient('https://host:8443')"
             )
+        known = None if participants is None else read_participants(Path(participants))
         trusted = None if ca is None else Path(ca)
         transport = open_transport(url or oracle_endpoint or "", ca=trusted, certificate=certificate)
         self._folder = ClientFolder(Path(folder), key=key, client_id=client_id)
         self._connection = Connection(transport, self._folder, retrying or Retrying(), clock)
         self._outbox = Outbox(self._connection, self._folder, clock)
         self._part = Participation(self._connection, self._folder, wanted=run, mode=mode, sealing=sealer is not None)
+        self._masked = MaskedRounds(
+            self._connection,
+            self._folder,
+            participants=known,
+            manifest_sha256=manifest_sha256,
+        )
         self._sealer = sealer
         self._sent = {}
         self._watch = Watch(self._part.verdict, self._part.about)
@@ -134,6 +150,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         """Let go of the line and the folder. A second time does nothing."""
         if self._sealer is not None:
             await self._sealer.aclose()
+        self._masked.close()
         await self._connection.close()
         self._folder.close()
 
@@ -200,7 +217,10 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             What the coordinator sent is not the model it said.
         """
         await self.flush()
-        return await self._part.next_round(wait)
+        found = await self._part.next_round(wait)
+        if found is not None and found.spec.kind == "masked":
+            await self._masked.agree(found)
+        return found
 
     async def submit_gradient(
         self,
@@ -244,6 +264,9 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             The oracle of the run does not prove what this client asks of it. Nothing was sent.
         """
         target = self._target(round)
+        if target.spec.kind == "masked":
+            vector = await asyncio.to_thread(vector_of, update, target, kind=kind, learning_rate=learning_rate)
+            return await self._send_masked(target, vector)
         examples = count_examples(metadata, target.spec)
         payload = await asyncio.to_thread(encode, update, target, kind=kind, learning_rate=learning_rate)
         return await self.submit_payload(payload, round=target, num_examples=examples)
@@ -272,6 +295,11 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             As `submit_gradient`.
         """
         spec = self._target(round).spec
+        if spec.kind == "masked":
+            raise InvalidValueError(
+                f"round {spec.round} of {spec.run!r} is masked, and its payload is made anew by this client: hand over "
+                "the update itself, with submit_gradient"
+            )
         if self._sealer is not None:
             run = await self._part.chosen()
             payload = await self._sealer(run=run, number=spec.round, client_id=self.client_id, payload=payload)
@@ -310,6 +338,13 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             As `next_round`.
         """
         return await self._part.latest_model()
+
+    async def _send_masked(self, target: Round, vector: Float32) -> Acknowledgement:
+        """Take part in a masked round with an update (d,)."""
+        acknowledgement = await self._masked.take_part(target, vector)
+        self._part.pass_over(target.number)
+        self._remember(acknowledgement)
+        return acknowledgement
 
     def _remember(self, acknowledgement: Acknowledgement) -> None:
         number = acknowledgement.round  # of a late one it is the later round in which it counts

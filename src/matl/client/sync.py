@@ -56,6 +56,11 @@ class MATLClient:
         This client's certificate and key (PEM), where the coordinator asks for one.
     sealer : Sealer, optional
         Seals updates for the oracle of a run in Mode 2, `matl.client.sealed.OracleWatch`.
+    participants : Path or str, optional
+        JSON file with the clients that may be in a masked sum, ``{"alice": "<public key>", ...}`` with keys in base64
+        (DER); the coordinator's table unless given, and then it could invent clients.
+    manifest_sha256 : str, optional
+        The privacy manifest that this client agrees to; the one that it meets first unless given.
     retrying : Retrying, optional
         When to ask again.
     clock : Clock
@@ -102,6 +107,8 @@ class MATLClient:
         ca: Path | str | None = None,
         certificate: tuple[Path, Path] | None = None,
         sealer: Sealer | None = None,
+        participants: Path | str | None = None,
+        manifest_sha256: str | None = None,
         retrying: Retrying | None = None,
         clock: Clock = system_clock,
     ) -> None:
@@ -117,6 +124,8 @@ class MATLClient:
             ca=ca,
             certificate=certificate,
             sealer=sealer,
+            participants=participants,
+            manifest_sha256=manifest_sha256,
             retrying=retrying,
             clock=clock,
         )

@@ -28,6 +28,7 @@ from matl.protocol.messages import (
     EnrolRequest,
     EventView,
     Health,
+    ParticipantsView,
     RoundView,
     RunView,
     SessionRequest,
@@ -157,6 +158,22 @@ class Transport(Protocol):
 
     async def receipt(self, run: str, number: int, client_id: str) -> bytes:
         """The signed receipt of a verdict, see `matl.attest.receipts`."""
+        ...
+
+    async def manifest(self, run: str) -> bytes:
+        """The privacy manifest of a run whose sums are masked."""
+        ...
+
+    async def participants(self, run: str) -> ParticipantsView:
+        """Who may take part in masked rounds."""
+        ...
+
+    async def say(self, run: str, number: int, phase: str, message: bytes) -> Acknowledgement:
+        """Send what this client says in a phase of a masked round. The same again is the same answer."""
+        ...
+
+    async def asked(self, run: str, number: int, phase: str, *, wait: float, limit: int) -> bytes:
+        """What this client is asked in a phase, at most ``limit`` bytes; ``not_found`` if it does not begin in time."""
         ...
 
     def events(self, *, after: int = 0, run: str | None = None) -> AsyncIterator[EventView]:

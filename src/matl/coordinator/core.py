@@ -263,6 +263,29 @@ class Core:
             if not self._sending[client]:
                 del self._sending[client]
 
+    async def _in_time(self, arriving: Awaitable[R]) -> R:
+        """What arrives, unless that takes so long that it keeps others out."""
+        seconds = self.settings.limits.upload_seconds
+        try:
+            async with asyncio.timeout(seconds) as limit:
+                return await arriving
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            words = f"the update was not here after {seconds:g} s; send it faster, or in pieces"
+            raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
+
+    @contextmanager
+    def _charging(self, client: str) -> Iterator[None]:
+        """Refuse a client of whose updates too many had to be refused. That they were its own is known by then."""
+        self._refusals.check(client, now=time.monotonic())
+        try:
+            yield
+        except ServiceError as error:
+            if error.code in (Code.INVALID, Code.FORBIDDEN):
+                self._refusals.charge(client, now=time.monotonic())
+            raise
+
     @contextmanager
     def _waiting(self, caller: Caller) -> Iterator[None]:
         """Let somebody wait; of all places to do so, one caller has a few."""

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from numpy.typing import NDArray
+
 from matl.records import Rejection, RoundSpec, Status, Update
 from matl.state import State
 
@@ -30,6 +32,8 @@ class JudgeRequest:
         Reads the payload of a client, by its id. It is called in any thread, for one client after another.
     silent : tuple of str
         Clients that began the round and of whom nothing came that could be used, in order.
+    total : array or None
+        The sum of what the clients of the heads sent, in a masked round; nobody has their payloads then.
     """
 
     spec: RoundSpec
@@ -38,6 +42,7 @@ class JudgeRequest:
     heads: tuple[Update, ...]
     payload: Callable[[str], bytes]
     silent: tuple[str, ...] = ()
+    total: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -65,6 +65,7 @@ def judge_here(
             seed=request.seed,
             silent=request.silent,
             key=key,
+            total=request.total,
             allocate=partial(in_file, scratch),
         )
         outcome, after = workload.reduce(cohort, request.state)

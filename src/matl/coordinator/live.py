@@ -37,10 +37,10 @@ from matl.coordinator.closing import Memory, Standing, decide
 from matl.coordinator.intake import payload_refused
 from matl.coordinator.judge import JudgeRequest
 from matl.coordinator.machine import Resumed, Ticked, due, step
+from matl.coordinator.masking import Masking
 from matl.coordinator.plan import Host, Planner, RunPlan
 from matl.coordinator.rounds import ENDED
 from matl.coordinator.rows import RoundRow, RunRow, RunStatus
-from matl.coordinator.taking import Taking
 from matl.errors import InvalidValueError, StateError
 from matl.protocol.envelope import Head
 from matl.protocol.problems import Code, refusal
@@ -48,7 +48,7 @@ from matl.protocol.problems import Code, refusal
 __all__ = ["Host", "LiveRun", "Planner", "RunPlan", "Standing"]
 
 
-class LiveRun(Taking):
+class LiveRun(Masking):
     """A run. Use `create` or `restore`, in the event loop that also uses the store."""
 
     @classmethod
@@ -166,6 +166,7 @@ class LiveRun(Taking):
             await self._refresh()
             if self.round.number == number and (end := self.due) is not None:
                 self._machine, _ = step(self.machine, Ticked(end))
+                await self._follow()
         self._go_on()
 
     async def _set(self, status: RunStatus, expected: set[RunStatus], kind: str) -> None:
@@ -223,6 +224,10 @@ class LiveRun(Taking):
         ServiceError
             ``"invalid"``: there is none, or a client has two. ``"conflict"``: an oracle elsewhere judges the run.
         """
+        if self.plan.masked:
+            raise refusal(
+                Code.CONFLICT, f"run {self._row.id!r} judges sums, and never one client's update", reason="masked"
+            )
         if self.plan.judge is not None:
             raise refusal(
                 Code.CONFLICT,

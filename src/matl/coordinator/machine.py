@@ -41,6 +41,8 @@ class Rules:
         How many times the target is invited, where clients are selected, so that some may fall silent.
     phases : tuple of str
         Phases that the round walks through. Who is silent in one has no part in the next.
+    later : int or None
+        Fewest messages of each phase after the first when its deadline passes; as many as the quorum if not given.
 
     Raises
     ------
@@ -58,9 +60,12 @@ class Rules:
     deadline: float | None = None
     over_selection: float = 1.3
     phases: tuple[str, ...] = ("collect",)
+    later: int | None = None
 
     def __post_init__(self) -> None:
         validate.whole(1, target=self.target, quorum=self.quorum)
+        if self.later is not None:
+            validate.whole(1, later=self.later)
         validate.at_least(1, over_selection=self.over_selection)
         if self.quorum > self.target:
             raise InvalidValueError(
@@ -297,10 +302,11 @@ def _pass(machine: Machine, at: float) -> Machine:
     if end is None or at < end:
         return machine
     count, rules = len(machine.senders), machine.rules
-    if count >= rules.quorum:
+    needed = rules.quorum if machine.phase == 0 or rules.later is None else rules.later
+    if count >= needed:
         return _advance(machine, at)
     where = f" in phase {rules.phases[machine.phase]}" if len(rules.phases) > 1 else ""
-    reason = f"{count} of {rules.quorum} updates in {rules.deadline:g} seconds{where}"
+    reason = f"{count} of {needed} updates in {rules.deadline:g} seconds{where}"
     return replace(machine, status=RoundStatus.FAILED, reason=reason, closed_at=at)
 
 

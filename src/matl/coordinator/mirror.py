@@ -14,11 +14,12 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from matl.coordinator.closing import Memory
-from matl.coordinator.machine import Machine, Received, step
+from matl.coordinator.machine import Machine, Received, Rules, step
 from matl.coordinator.plan import Host, RunPlan
 from matl.coordinator.rows import EventRow, RoundRow, RoundStatus, RunRow, UpdateRow
 from matl.errors import StateError
 from matl.params import values_hash
+from matl.privacy.secagg import Server
 from matl.protocol.messages import SpecView
 from matl.records import RoundSpec
 from matl.screening import encode_payload
@@ -54,6 +55,7 @@ class Mirror:
         self._writes: dict[tuple[str, bool], asyncio.Task[bool]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._doubtful = False
+        self._aggregation: Server | None = None  # of an open masked round; it follows from what is in the store
         self._set_clock()
 
     @property
@@ -125,10 +127,18 @@ class Mirror:
         latest = await store.rounds(run, limit=1)
         if latest:
             machine = Machine.of_dict(latest[0].machine)
-            if latest[0].status is RoundStatus.OPEN:
+            if latest[0].status is RoundStatus.OPEN and self.plan.masked:
+                # Messages are written one after another, each with the machine that it makes.
+                machine = replace(machine, rules=self._rules_of(machine))
+            elif latest[0].status is RoundStatus.OPEN:
                 machine = self._recounted(machine, await store.updates(run, latest[0].number, accepted=True))
             self._remember(latest[0], machine)
         self._row, self._memory, self._doubtful = row, memory, False
+        self._aggregation = None
+
+    def _rules_of(self, stored: Machine) -> Rules:
+        """When an open round closes, as the plan has it now."""
+        return replace(self.plan.rules, target=max(self.plan.rules.target, len(stored.received[0])))
 
     def _recounted(self, stored: Machine, accepted: Sequence[UpdateRow]) -> Machine:
         """The machine of an open round, with exactly the updates that are in the store.

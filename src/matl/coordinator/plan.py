@@ -22,11 +22,15 @@ from matl.coordinator.overrides import Overrides
 from matl.coordinator.store import Store
 from matl.errors import InvalidValueError
 from matl.params import Float32
-from matl.privacy.mechanism import Distributed
+from matl.privacy.manifest import Manifest
+from matl.privacy.secagg import Phase
 from matl.protocol.messages import OracleView
 from matl.workloads import Private, TrainingWorkload
 
-__all__ = ["Host", "Planner", "RunPlan"]
+__all__ = ["PHASES", "Host", "Planner", "RunPlan"]
+
+PHASES = tuple(phase.value for phase in Phase if phase is not Phase.DONE)
+"""Of a masked round."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +62,8 @@ class RunPlan:
         system otherwise.
     noise_key : callable, optional
         The key (32 bytes) of the host's own noise in a round, likewise.
+    manifest : Manifest or None
+        The constants that clients certify for themselves, of a run whose sums are masked.
     arrival : callable, optional
         When the update of a client in a round counts as arrived, in seconds after the round opened, likewise; by the
         clock otherwise.
@@ -80,17 +86,44 @@ class RunPlan:
     judge_seed: Callable[[int], int] | None = None
     noise_key: Callable[[int], bytes] | None = None
     arrival: Callable[[int, str], float] | None = None
+    manifest: Manifest | None = None
+
+    @property
+    def masked(self) -> bool:
+        """Whether updates are added by secure aggregation, phase by phase."""
+        channel = self.workload.channel
+        return isinstance(channel, Private) and channel.by_phases
 
     def __post_init__(self) -> None:
-        channel = self.workload.channel
-        if isinstance(channel, Private) and isinstance(channel.mechanism, Distributed) and channel.group_size != 1:
-            raise InvalidValueError(
-                "expected updates that a coordinator may see one by one, got distributed noise, which protects sums "
-                "alone: without the masked phases, which this version does not have, every update would be seen; "
-                "choose local or central noise"
-            )
-        if len(self.rules.phases) != 1:
+        if self.masked:
+            self._check_masked()
+        elif len(self.rules.phases) != 1:
             raise InvalidValueError(f"expected rounds of one phase, got phases={self.rules.phases}")
+
+    def _check_masked(self) -> None:
+        channel, rules = self.workload.channel, self.rules
+        if not isinstance(channel, Private) or channel.group_size is not None:
+            raise InvalidValueError(
+                "expected one masked sum of all clients over a network, got groups, whose members would have to be "
+                "agreed on in a phase of their own; leave privacy.group_size out, or simulate groups with matl run"
+            )
+        if channel.adaptive is not None:
+            raise InvalidValueError(
+                "expected a fixed clipping norm over a network, got privacy.adaptive, of which no manifest tells "
+                "for clients to certify; leave it out"
+            )
+        if self.manifest is None or self.judge is not None or self.workload.max_staleness:
+            raise InvalidValueError(
+                f"expected masked rounds with a manifest, without an oracle, and with max_staleness=0, got "
+                f"manifest={'none' if self.manifest is None else 'one'}, an oracle: {self.judge is not None}, "
+                f"max_staleness={self.workload.max_staleness}: a sum is of one round"
+            )
+        if rules.phases != PHASES or rules.deadline is None or rules.quorum < channel.least:
+            raise InvalidValueError(
+                f"expected masked rounds with the phases {', '.join(PHASES)}, a deadline for each, and a quorum of at "
+                f"least {channel.least}, whose noise the guarantee needs, got phases={rules.phases}, "
+                f"deadline={rules.deadline} and quorum={rules.quorum}"
+            )
 
 
 Planner = Callable[[str, Mapping[str, Any]], RunPlan]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from matl.coordinator.database import Database
-from matl.coordinator.rows import EventRow, RoundRow, RoundStatus, RunRow, UpdateRow, UploadRow, VerdictRow
+from matl.coordinator.phases import of_round
+from matl.coordinator.rows import EventRow, PhaseRow, RoundRow, RoundStatus, RunRow, UpdateRow, UploadRow, VerdictRow
 from matl.coordinator.schema import (
     documents,
     doomed_blobs,
@@ -83,6 +85,10 @@ class Reading:
         query = query if accepted is None else query.where(updates.c.accepted == accepted)
         found = await self._all(UpdateRow, query)
         return sorted(found, key=lambda item: (item.client, not item.accepted))  # databases differ in how text sorts
+
+    async def phase_messages(self, run: str, round: int) -> list[PhaseRow]:  # noqa: A002
+        """The messages of a masked round that has not ended, in the order in which they were taken."""
+        return await self.database.read(partial(of_round, run=run, number=round))
 
     async def verdict(self, run: str, round: int, client: str) -> VerdictRow | None:  # noqa: A002
         """What was decided about a client's update."""

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from matl.coordinator.closing import decide, happened, signed, summary
 from matl.coordinator.judge import JudgeAnswer, JudgeRequest
@@ -87,6 +90,7 @@ class Rounds(Mirror):
             return False
         if running:
             self._machine, _ = step(self.machine, Ticked(self._now()))
+            await self._follow()
         elif self._row.status is RunStatus.STOPPED:
             self._machine, _ = step(self.machine, Stopped())
         if self.machine.collecting or self.machine.status is RoundStatus.JUDGING:
@@ -95,6 +99,13 @@ class Rounds(Mirror):
         if not self._doubtful:
             await (self._close() if self.machine.ready else self._end(self._without_judge(self.machine.reason)))
         return True
+
+    async def _follow(self) -> None:
+        """Under the lock: do what a phase that ended asks for, in runs that have several."""
+
+    async def _total(self) -> NDArray[Any] | None:
+        """The sum of a masked round; nothing in others."""
+        return None
 
     async def _open(self) -> None:
         """Open the next round."""
@@ -122,10 +133,12 @@ class Rounds(Mirror):
         number, draw = self.round.number, self.plan.judge_seed
         seed = secrets.randbits(63) if draw is None else draw(number)
         held = self._host.overrides()
-        excluded = tuple(client for client in self.machine.senders if held.of(client, self._row.id) is not None)
+        # What is in a sum cannot be taken out of it.
+        senders = () if self.plan.masked else tuple(self.machine.senders)
+        excluded = tuple(client for client in senders if held.of(client, self._row.id) is not None)
         machine, _ = step(self.machine, Closed(seed, excluded))
         now = self._now()
-        told = self._event("round_closed", number, updates=len(machine.senders))
+        told = self._event("round_closed", number, updates=self.round.accepted)
         closing = self._host.store.close_round(
             self._row.id, number, seed=seed, machine=machine.to_dict(), at=now, events=[told]
         )
@@ -138,14 +151,17 @@ class Rounds(Mirror):
         """Have the round judged. A judge that fails ends the round and not the run."""
         updates = await self._host.store.updates(self._row.id, self.round.number, accepted=True)
         updates = [update for update in updates if update.client not in self.machine.excluded]
+        total = await self._total()
         with tempfile.TemporaryDirectory(prefix="round-", dir=self._host.scratch) as folder:
-            payloads = {update.client: await self._at_hand(update.payload_sha256, Path(folder)) for update in updates}
+            wanted = updates if total is None else []
+            payloads = {update.client: await self._at_hand(update.payload_sha256, Path(folder)) for update in wanted}
             request = JudgeRequest(
                 spec=self.plan.workload.plan(self.state),
                 state=self.state,
                 seed=self._there(self.round.seed),
                 heads=tuple(read_head(one.head).update(received_at=one.received_at) for one in updates),
                 payload=lambda client: self._read(payloads[client]),
+                total=total,
             )
             try:
                 return await self._judged(request)
@@ -243,7 +259,7 @@ class Rounds(Mirror):
                 ended, run=replace(run, status=status), verdicts=rows, events=told, models=models
             ),
         )
-        self._memory = memory
+        self._memory, self._aggregation = memory, None
         self._remember(ended, machine)
         self._announce()
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from matl.records import Status
 
-__all__ = ["EventRow", "RoundRow", "RoundStatus", "RunRow", "RunStatus", "UpdateRow", "UploadRow", "VerdictRow"]
+__all__ = ["EventRow", "PhaseRow", "RoundRow", "RoundStatus", "RunRow", "RunStatus", "UpdateRow", "UploadRow",
+           "VerdictRow"]  # fmt: skip
 
 
 class RunStatus(StrEnum):
@@ -83,6 +84,21 @@ class UpdateRow:
     head: bytes  # as it was sent, with the signature
     code: str = ""  # of the rejection
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseRow:
+    """What a client said in a phase of a masked round."""
+
+    run: str
+    round: int
+    phase: str
+    client: str
+    seq: int  # in the order in which they were taken
+    sha256: str
+    size: int  # bytes
+    key: bytes  # the client's Ed25519 key (32 bytes) as it was then
+    content: bytes | None  # None for a masked vector, which lies among the blobs as the payload of an update
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

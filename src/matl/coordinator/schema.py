@@ -17,7 +17,7 @@ from matl.records import Status
 
 __all__ = [
     "METADATA", "Choice", "Json", "Whole", "Words", "counters", "documents", "doomed_blobs", "events", "floors",
-    "models", "nonces", "rounds", "runs", "updates", "uploads", "verdicts",
+    "models", "nonces", "phase_messages", "rounds", "runs", "updates", "uploads", "verdicts",
 ]  # fmt: skip
 
 
@@ -150,6 +150,22 @@ updates = sa.Table(
     sa.Column("reason", Words, nullable=False),
     sa.ForeignKeyConstraint(["run", "round"], _ROUND),
 )
+
+phase_messages = sa.Table(
+    "phase_messages",
+    METADATA,
+    sa.Column("run", sa.Text, primary_key=True),
+    sa.Column("round", sa.BigInteger, primary_key=True),
+    sa.Column("phase", sa.Text, primary_key=True),
+    sa.Column("client", sa.Text, primary_key=True),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("sha256", sa.Text, nullable=False),
+    sa.Column("size", sa.BigInteger, nullable=False),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+    sa.Column("content", sa.LargeBinary),
+    sa.ForeignKeyConstraint(["run", "round"], _ROUND),
+)
+"""Of rounds that have not ended: with a round they are deleted, the shares of clients' secrets among them."""
 
 verdicts = sa.Table(
     "verdicts",

@@ -32,6 +32,7 @@ from matl.coordinator.joining import Joining
 from matl.coordinator.keys import Keys
 from matl.coordinator.live import LiveRun
 from matl.coordinator.owning import ADMIN_TOKEN
+from matl.coordinator.phasing import Phasing
 from matl.coordinator.plan import Host
 from matl.coordinator.reading import ModelBlob, Reading
 from matl.coordinator.rows import RunRow
@@ -52,11 +53,11 @@ _DAY = 86_400.0
 _EVER = 1e18  # seconds
 
 
-class Service(Joining, Uploads, Reading, Trusting, Admin):
+class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
     """A coordinator. Use `open`.
 
-    What its parts are for: `Joining` how clients come, `Uploads` how their updates do, `Reading` and `Trusting` what is
-    told, `Admin` what operators do. One process serves a database and a folder.
+    What its parts are for: `Joining` how clients come, `Uploads` how their updates do, `Phasing` how masked ones do,
+    `Reading` and `Trusting` what is told, `Admin` what operators do. One process serves a database and a folder.
     """
 
     @classmethod

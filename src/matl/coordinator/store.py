@@ -11,11 +11,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from matl import validate
-from matl.coordinator import transactions
+from matl.coordinator import phases, transactions
 from matl.coordinator.accepting import Accepted, Rejected, accept, reject
 from matl.coordinator.database import Database
 from matl.coordinator.queries import Reading
-from matl.coordinator.rows import EventRow, RoundRow, RunRow, RunStatus, UpdateRow, UploadRow, VerdictRow
+from matl.coordinator.rows import EventRow, PhaseRow, RoundRow, RunRow, RunStatus, UpdateRow, UploadRow, VerdictRow
 from matl.coordinator.schema import documents, doomed_blobs, uploads
 from matl.coordinator.upgrading import bring_up_to_date
 from matl.errors import StateError
@@ -178,6 +178,45 @@ class Store(Reading):
             There is no such round.
         """
         return await self.database.write_together(reject, Rejected(update, events))
+
+    async def keep_phase_message(
+        self,
+        message: PhaseRow,
+        *,
+        machine: Mapping[str, Any],
+        update: UpdateRow | None = None,
+        events: Sequence[EventRow] = (),
+    ) -> None:
+        """Write a message of a masked round down, with what the round is then.
+
+        Parameters
+        ----------
+        message : PhaseRow
+            The message; its client has none in the phase yet.
+        machine : mapping
+            The round with it.
+        update : UpdateRow, optional
+            The update that it is, if it is a masked vector.
+        events : sequence of EventRow
+            What is told of it.
+
+        Raises
+        ------
+        StateError
+            The round is not open.
+        """
+        change = partial(phases.keep, message=message, machine=machine, update=update, happened=events)
+        await self.database.write(change)
+
+    async def save_machine(self, run: str, number: int, machine: Mapping[str, Any]) -> None:
+        """Write down what an open round is now, before anybody is told.
+
+        Raises
+        ------
+        StateError
+            It is not open.
+        """
+        await self.database.write(partial(phases.save, run=run, number=number, machine=machine))
 
     async def close_round(
         self,

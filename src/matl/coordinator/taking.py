@@ -56,6 +56,9 @@ class Taking(Rounds):
         """
         if head.run != self._row.id:
             raise refusal(Code.INVALID, f"the update is of run {head.run!r}, this is {self._row.id!r}", reason="run")
+        if self.plan.masked:
+            words = f"run {head.run!r} takes updates masked alone, phase by phase; use a client that does"
+            raise refusal(Code.INVALID, words, reason="masked")
         forged = self._forged(head, arrived)
         if (known := await self._known(head, proven=forged is None)) is not None:
             return known
@@ -257,7 +260,8 @@ class Taking(Rounds):
             return
         if self.round.number == current and self.machine.ready and (self._writes or self._doubtful):
             # What fills it is not in the store yet. Where that cannot be written, there is room again.
-            message = f"round {current} is about to close; send the update again then"
+            why = f", once this is mended: {self._obstacle}" if self._obstacle else ""
+            message = f"round {current} is about to close{why}; send the update again then"
             raise refusal(Code.BUSY, message, reason="between_rounds", retry_after=_SOON)
         coming = current + 1 if self.round.number == current else current
         if coming - head.round > self.plan.workload.max_staleness:

@@ -11,7 +11,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from matl.coordinator.rows import EventRow, RoundRow, RoundStatus, RunRow, RunStatus, VerdictRow
-from matl.coordinator.schema import counters, doomed_blobs, events, models, rounds, runs, updates, verdicts
+from matl.coordinator.schema import (
+    counters,
+    doomed_blobs,
+    events,
+    models,
+    phase_messages,
+    rounds,
+    runs,
+    updates,
+    verdicts,
+)
 from matl.errors import StateError
 
 __all__ = [
@@ -135,6 +145,8 @@ def end_round(
     values = {name: getattr(after, name) for name in ("status", "round", "state", "model_hash")}
     connection.execute(runs.update().where(runs.c.id == run.id).values(values))
     insert(connection, verdicts, decided)
+    is_said = (phase_messages.c.run == ended.run, phase_messages.c.round == ended.number)
+    connection.execute(phase_messages.delete().where(*is_said))
     _remember_models(connection, known)
     publish(connection, happened)
     return after

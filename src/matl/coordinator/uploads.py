@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import TypeVar
 
 from matl.coordinator.access import Caller
 from matl.coordinator.core import Core
@@ -25,8 +21,6 @@ from matl.protocol.problems import Code, refusal
 __all__ = ["Uploads"]
 
 _ID_BYTES = 24
-
-R = TypeVar("R")
 
 
 class Uploads(Core):
@@ -175,18 +169,6 @@ class Uploads(Core):
             raise broken[0]
         return row
 
-    async def _in_time(self, arriving: Awaitable[R]) -> R:
-        """What arrives, unless that takes so long that it keeps others out."""
-        seconds = self.settings.limits.upload_seconds
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                return await arriving
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            words = f"the update was not here after {seconds:g} s; send it faster, or in pieces"
-            raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
-
     async def _complete(self, row: UploadRow) -> Acknowledgement:
         """Take the update whose payload is there, and let go of the upload unless it may be taken later."""
         head = head_of(row.head)
@@ -252,14 +234,3 @@ class Uploads(Core):
             words = f"expected a payload of at most {most} bytes, the head announces {head.payload_bytes}"
             raise refusal(Code.TOO_LARGE, words, reason="payload_bytes")
         return live
-
-    @contextmanager
-    def _charging(self, client: str) -> Iterator[None]:
-        """Refuse a client of whose updates too many had to be refused. That they were its own is known by then."""
-        self._refusals.check(client, now=time.monotonic())
-        try:
-            yield
-        except ServiceError as error:
-            if error.code in (Code.INVALID, Code.FORBIDDEN):
-                self._refusals.charge(client, now=time.monotonic())
-            raise

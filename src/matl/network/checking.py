@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from matl.coordinator.blobs import Blobs
+from matl.coordinator.plan import RunPlan
 from matl.coordinator.rows import RunRow
 from matl.coordinator.store import Store
 from matl.errors import InvalidValueError, MatlError, StateError
@@ -95,7 +96,8 @@ def few(mode: Mode, updates: int, fewest: int) -> str:
     if updates < least:
         return f"rounds of {updates}: {lost}"
     if fewest < least:
-        return f"rounds of {fewest} to {updates}: {lost}; who stays away can bring that about: set quorum = {least}"
+        instead = f"who stays away can bring that about; they fail instead with quorum = {least}"
+        return f"rounds of {fewest} to {updates}: {lost}; {instead}"
     return ""
 
 
@@ -148,7 +150,20 @@ async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
 def _run(name: str, given: dict[str, Any], row: RunRow | None) -> str:
     asked = RunSettings.of(given, source=f"run {name}")
     plan = planner(name, (asked if row is None else resumed(row, asked)).as_settings())
-    return few(plan.workload.mode, plan.rules.target, plan.rules.quorum)
+    return _promise(plan) or few(plan.workload.mode, plan.rules.target, plan.rules.quorum)
+
+
+def _promise(plan: RunPlan) -> str:
+    """What a run with masked sums promises its clients, and asks of them."""
+    if plan.manifest is None:
+        return ""
+    instance, proven = plan.manifest.instance, plan.manifest.certificate
+    return (
+        f"masked rounds in the phases {', '.join(plan.rules.phases)}, each within {plan.rules.deadline:g} s; a sum has "
+        f"at least {instance.min_survivors} clients, of whom {instance.corrupt} may be dishonest; epsilon "
+        f"{proven.zero_out} (zero-out) at delta {float(instance.delta):g} for a client that sends "
+        f"{instance.transmissions} updates; manifest {plan.manifest.sha256}"
+    )
 
 
 async def _blobs(settings: NetworkSettings) -> None:

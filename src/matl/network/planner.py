@@ -9,13 +9,14 @@ from typing import Any
 
 from matl.coordinator.live import RunPlan
 from matl.coordinator.machine import Rules
+from matl.coordinator.plan import PHASES
 from matl.errors import ConfigError, InvalidValueError
 from matl.network.settings import RunSettings, Terms
 from matl.params import Float32
 from matl.protocol.messages import OracleView
 from matl.simulation import Simulation, build_simulation
 from matl.simulation.randomness import derive_seed, stream
-from matl.workloads import Sealed
+from matl.workloads import Private, Sealed
 
 __all__ = ["first_params", "plan_run", "planner", "stranger"]
 
@@ -84,6 +85,14 @@ def plan_run(run_id: str, run: RunSettings, parts: Simulation) -> RunPlan:
     parts.check_remote()
     config, terms = run.config, run.terms
     workload = replace(parts.workload, run=run_id, max_staleness=terms.max_staleness)
+    channel = workload.channel
+    masked = isinstance(channel, Private) and channel.by_phases
+    if masked and terms.simulated:
+        raise InvalidValueError(
+            "expected updates that may be seen one by one from simulated clients, got distributed noise, for whose "
+            "masked sums every client has to answer by itself, phase by phase; simulate it with matl run, or serve it "
+            "to real clients with matl serve"
+        )
     if (source := terms.oracle) is not None:
         workload = replace(workload, channel=Sealed(workload.channel))
     return RunPlan(
@@ -92,6 +101,7 @@ def plan_run(run_id: str, run: RunSettings, parts: Simulation) -> RunPlan:
         rounds=run.rounds,
         seed=config.seed,
         rules=rules(terms, parts),
+        manifest=parts.privacy.manifest() if masked and parts.privacy is not None else None,
         mode=config.label,
         oracle=None if source is None else OracleView(url=source.url, config=config.digest),
         judge=None if source is None else source.judge(),
@@ -107,12 +117,21 @@ def first_params(parts: Simulation) -> Float32:
 
 
 def rules(terms: Terms, parts: Simulation) -> Rules:
-    """When rounds close: unless it is given, at the updates that a round expects, or two thirds of them."""
+    """When rounds close: unless it is given, at the updates that a round expects, or two thirds of them.
+
+    A masked sum has the survivors that its noise needs.
+    """
+    channel = parts.workload.channel
+    masked = isinstance(channel, Private) and channel.by_phases
+    least = channel.least if isinstance(channel, Private) and masked else 1
     target = terms.target or parts.senders + terms.guests
-    quorum = terms.quorum or (1 if terms.simulated else max(1, -(-2 * target // 3)))
+    quorum = terms.quorum or (1 if terms.simulated else max(least, -(-2 * target // 3)))
     if quorum > target:
         raise InvalidValueError(f"expected quorum <= target, got quorum={quorum} and target={target}")
     # Simulated clients say when all of them have sent; the deadline is what they bring forward then. Elsewhere a quorum
     # would mean nothing without one: a single client that stays away would hold up all the others.
+    if masked:
+        # Later phases are asked of the aggregation, which knows how many it needs.
+        return Rules(target=target, quorum=quorum, deadline=terms.deadline or _DEADLINE, phases=PHASES, later=1)
     deadline = terms.deadline or (_DAY if terms.simulated else _DEADLINE if quorum < target else None)
     return Rules(target=target, quorum=quorum, deadline=deadline)

@@ -131,7 +131,7 @@ async def _tell(service: Service, say: Say, after: int, patience: float) -> None
 class _Wait:
     """How long an open round has had the same updates, and when that is worth a line."""
 
-    what: tuple[int, int]  # round, updates
+    what: tuple[int, int, int]  # round, phase, messages in it
     since: float
     next: float
 
@@ -150,7 +150,7 @@ class _Waits:
             if live.row.status is not RunStatus.RUNNING or live.round.status is not RoundStatus.OPEN:
                 self._known.pop(run, None)
                 continue
-            number, count = what = live.round.number, len(live.machine.senders)
+            number, phase, count = what = live.round.number, live.machine.phase, len(live.machine.senders)
             wait = self._known.get(run)
             if wait is None or wait.what != what:
                 self._known[run] = _Wait(what, now, self._patience)
@@ -160,6 +160,10 @@ class _Waits:
                 if live.due is not None:
                     left = max(0.0, live.due - service.host.now())
                     until = f"; in {left:.0f} s it closes, and is judged if there are {rules.quorum} by then"
-                found.append(f"{run}: round {number} waits for {rules.target - count} of {rules.target} updates{until}")
+                    if phase:
+                        until = f"; in {left:.0f} s it goes on with those who answered, or fails if they are too few"
+                asked = len(live.machine.received[phase - 1]) if phase else rules.target
+                what_for = "updates" if len(rules.phases) == 1 else f"messages of the phase {rules.phases[phase]}"
+                found.append(f"{run}: round {number} waits for {asked - count} of {asked} {what_for}{until}")
                 wait.next += min(wait.next, _LONGEST)
         return found

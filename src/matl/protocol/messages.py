@@ -16,9 +16,9 @@ __all__ = [
     "Acknowledgement", "ActionRequest", "AttestationRequest", "AttestationView", "AuditPage", "AuditView",
     "ChallengeView", "ClientView", "EnrolRequest", "Enrolled", "EventPage", "EventView", "GradientCheck",
     "GradientRequest", "Health", "InvitationView", "InviteRequest", "Invited", "Metrics", "OperatorTokenView",
-    "OracleView", "Problem", "ReputationView", "RoundPage", "RoundView", "RunExport", "RunView", "SessionRequest",
-    "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView", "TrustHistory",
-    "UpdateView", "UploadView", "ValidateAnswer",
+    "OracleView", "ParticipantsView", "Problem", "ReputationView", "RoundPage", "RoundView", "RunExport", "RunView",
+    "SessionRequest", "SessionView", "SpecView", "StandingView", "StartRequest", "TokenRequest", "TokenView",
+    "TrustHistory", "UpdateView", "UploadView", "ValidateAnswer",
 ]  # fmt: skip
 
 Id = Annotated[str, Field(min_length=1, max_length=128, pattern="^[A-Za-z0-9][A-Za-z0-9._:@-]*$")]
@@ -173,6 +173,12 @@ class RoundView(_Told):
     next_model_hash: str | None = None
     reason: str = Field("", description="Why it failed.")
     summary: dict[str, Any] = Field({}, description="Figures of the round; what only a simulation knows is not there.")
+
+
+class ParticipantsView(_Told):
+    """Who may take part in masked rounds: every client that is enrolled with an Ed25519 key and was not revoked."""
+
+    clients: dict[str, str] = Field(description="By id the public key, DER SubjectPublicKeyInfo in base64.")
 
 
 class RoundPage(_Told):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, ClassVar, NamedTuple
@@ -299,6 +299,11 @@ class Private(Channel):
         """See `Channel.nothing`."""
         return f"fewer than {self.least} updates passed screening, and their sum would have too little noise"
 
+    @property
+    def by_phases(self) -> bool:
+        """Whether a host that is not to see single updates has to add them by secure aggregation."""
+        return isinstance(self.mechanism, Distributed) and self.group_size != 1
+
     def largest(self, layout: ParamLayout) -> int:
         """See `Channel.largest`."""
         shape, dtype = self.mechanism.words
@@ -338,13 +343,28 @@ class Private(Channel):
             groups = tuple(Unit.of(client) for client in clients)
         else:
             groups = draw_groups(began, min(len(began), self.group_size or len(began)), seed)
-        words = None if key is None else Words(key)
-        units, means, within = [], [], 0.0
+        sums = []
         for group in groups:
             total = self._total(group, sent, spec)
-            if total is None:
-                continue
-            unit = Unit(group.id, tuple(member for member in group.members if member in sent))
+            if total is not None:
+                sums.append((Unit(group.id, tuple(member for member in group.members if member in sent)), total))
+        return self.shown(sums, spec, key=key)
+
+    def shown(self, sums: Iterable[tuple[Unit, NDArray[Any]]], spec: RoundSpec, *, key: bytes | None = None) -> Shown:
+        """What the judge is shown of sums that are ready, such as those of a secure aggregation over a network.
+
+        Parameters
+        ----------
+        sums : iterable of (Unit, array)
+            Each with the clients whose words are in it, of which there have to be enough.
+        spec : RoundSpec
+            The round.
+        key : bytes, optional
+            See `Channel.units`.
+        """
+        words = None if key is None else Words(key)
+        units, means, within = [], [], 0.0
+        for unit, total in sums:
             mean = self.mechanism.decode_sum(total, spec.public_seed, words=words) / np.float32(len(unit.members))
             if self.adaptive is not None:
                 mean, share = self.adaptive.detached(mean, self.mechanism.clip)
@@ -365,7 +385,7 @@ class Private(Channel):
     def _total(self, group: Unit, sent: Mapping[str, NDArray[Any]], spec: RoundSpec) -> NDArray[Any] | None:
         """The sum of a group, if enough of its members are in it."""
         present = [member for member in group.members if member in sent]
-        session = self._session(group, spec)
+        session = self.session(spec, group.id) if isinstance(self.mechanism, Distributed) else None
         if len(present) < (self.least if session is None else session.needed(len(group.members))):
             return None
         if session is None or not self.masks:
@@ -380,15 +400,21 @@ class Private(Channel):
             return None
         return aggregate.total
 
-    def _session(self, group: Unit, spec: RoundSpec) -> Session | None:
-        """The secure aggregation of a group, for noise that needs one."""
+    def session(self, spec: RoundSpec, group: str = "") -> Session:
+        """The secure aggregation of a round, or of a group in it, for noise that needs one.
+
+        Raises
+        ------
+        InvalidValueError
+            The noise is not distributed, and needs none.
+        """
         if not isinstance(self.mechanism, Distributed):
-            return None
+            raise InvalidValueError(f"expected distributed noise, got {self.codec} noise, whose sums are not masked")
         instance, layout = self.mechanism.encoder.instance, self.mechanism.encoder.layout
         return Session(
             run=spec.run,
             round=spec.round,
-            group=group.id,
+            group=group,
             length=layout.kept,
             bits=instance.bits,
             corrupt=instance.corrupt,

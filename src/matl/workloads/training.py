@@ -20,10 +20,10 @@ from matl.learning.local import LocalTraining
 from matl.learning.server import FedNova, RoundSummary, ServerOptimizer, ServerSGD, StatefulOptimizer
 from matl.matrix import UpdateMatrix
 from matl.params import Arrays, Float32, ParamLayout, values_hash
-from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Update
+from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
 from matl.screening import Verifier, screen_envelope
 from matl.state import State
-from matl.workloads.channel import Channel, Clear
+from matl.workloads.channel import Channel, Clear, Private
 
 __all__ = ["Accepted", "Outcome", "Screened", "TrainingWorkload"]
 
@@ -227,6 +227,7 @@ class TrainingWorkload:
         seed: int,
         silent: Iterable[str] = (),
         key: bytes | None = None,
+        total: NDArray[Any] | None = None,
         allocate: Callable[[tuple[int, int]], Float32] = _in_memory,
     ) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
@@ -243,6 +244,8 @@ class TrainingWorkload:
             Clients that began the round and of whom nothing came that could be used.
         key : bytes, optional
             Of the host's own noise, for simulations; the operating system's unless it is given.
+        total : array, optional
+            The sum of all that was accepted, where a secure aggregation computed it and nobody has the rows.
         allocate : callable
             Makes the matrix (n, d) that the judge reads; one in a file, for models that would not fit.
         """
@@ -250,9 +253,12 @@ class TrainingWorkload:
         if not ordered:
             return None
         updates = {item.update.client_id: item.update for item in ordered}
-        units, rows, within = self.channel.units(
-            list(updates), _Rows(ordered), spec, seed=seed, silent=sorted(silent), key=key
-        )
+        if total is not None and isinstance(self.channel, Private):
+            units, rows, within = self.channel.shown([(Unit("sum", tuple(updates)), total)], spec)
+        else:
+            units, rows, within = self.channel.units(
+                list(updates), _Rows(ordered), spec, seed=seed, silent=sorted(silent), key=key
+            )
         if not units:
             return None
         X = allocate((len(units), self.layout.size))

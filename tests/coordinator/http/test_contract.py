@@ -39,7 +39,7 @@ CHECKS = [
 ]
 
 
-@schemathesis.serializer("application/vnd.matl.update", "application/vnd.matl.updates")
+@schemathesis.serializer("application/vnd.matl.update", "application/vnd.matl.updates", "application/vnd.matl.phase")
 def as_they_are(context, value):
     """Bytes are sent as bytes."""
     return {"data": value if isinstance(value, bytes) else str(value).encode()}
@@ -123,6 +123,7 @@ async def _open(stack: AsyncExitStack, runner: asyncio.Runner, folder: Any) -> L
         "client": "ann",
         "model_hash": head.model_hash,
         "upload": upload.id,
+        "phase": "advertise",
         "token": "absent",
         "index": 1,
         "surface": "control",

@@ -29,7 +29,7 @@ def test_messages_are_those_that_the_stub_declares() -> None:
 
 
 def test_every_method_is_served() -> None:
-    assert len(METHODS) == 13
+    assert len(METHODS) == 17
     for method in METHODS.values():
         assert callable(getattr(GrpcDoor, f"_{method.name}"))
         assert method.path == f"/matl.v1.Training/{method.name}"

@@ -15,7 +15,7 @@ import grpc.aio
 from pydantic import BaseModel
 
 from matl.coordinator.grpc_door.errors import asked, refuse
-from matl.coordinator.grpc_door.incoming import digest, first, identifier, message, number, seconds
+from matl.coordinator.grpc_door.incoming import digest, first, identifier, message, number, said, seconds
 from matl.coordinator.grpc_door.settings import DoorSettings
 from matl.errors import InvalidValueError
 from matl.protocol.messages import EnrolRequest, SessionRequest
@@ -214,11 +214,15 @@ class GrpcDoor:
 
     # Updates -----------------------------------------------------------------------------------------------------
 
+    @property
+    def _waits(self) -> dict[str, float]:
+        """How long a client may take for the head of what streams in, and for each further piece."""
+        return {"head_seconds": self._settings.head_seconds, "idle_seconds": self._settings.idle_seconds}
+
     async def _Submit(self, parts: AsyncIterator[bytes], context: Any) -> pb.View:  # noqa: N802
         caller = await self._caller(context)
         go_on = partial(context.send_initial_metadata, ((GO_ON, "yes"),))
-        waits = {"head_seconds": self._settings.head_seconds, "idle_seconds": self._settings.idle_seconds}
-        head, framed = await message(parts, go_on, **waits)
+        head, framed = await message(parts, go_on, **self._waits)
         longest = self._settings.longest_submit
         async with aclosing(framed):
             try:
@@ -236,6 +240,30 @@ class GrpcDoor:
     async def _GetReceipt(self, request: pb.UpdateRequest, context: Any) -> pb.Receipt:  # noqa: N802
         caller = await self._caller(context)
         return pb.Receipt(receipt=await self._service.receipt(caller, *_which(request)))
+
+    # Masked rounds -----------------------------------------------------------------------------------------------
+
+    async def _GetManifest(self, request: pb.RunRequest, context: Any) -> pb.View:  # noqa: N802
+        caller = await self._caller(context)
+        return pb.View(json=await self._service.manifest(caller, identifier(run=request.run)))
+
+    async def _GetParticipants(self, request: pb.RunRequest, context: Any) -> pb.View:  # noqa: N802
+        caller = await self._caller(context)
+        return _view(await self._service.participants(caller, identifier(run=request.run)))
+
+    async def _SayInPhase(self, parts: AsyncIterator[bytes], context: Any) -> pb.View:  # noqa: N802
+        caller = await self._caller(context)
+        head, chunks = await said(parts, **self._waits)
+        async with aclosing(chunks):
+            return _view(await self._service.say(caller, head.run, head.round, head.phase, chunks))
+
+    async def _GetPhase(self, request: pb.PhaseRequest, context: Any) -> AsyncIterator[pb.PhaseAnswer]:  # noqa: N802
+        caller = await self._caller(context)
+        run, count = identifier(run=request.run), number(round=request.round)
+        asking = self._service.asked(caller, run, count, request.phase, wait=seconds(wait_seconds=request.wait_seconds))
+        content = await self._until_closing(asking)
+        for start in range(0, len(content), LARGEST_PIECE):
+            yield pb.PhaseAnswer(chunk=content[start : start + LARGEST_PIECE])
 
     # Watching ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matl.attest.canonical import LARGEST_COUNT, check_identifier
 from matl.coordinator.grpc_door.errors import told
@@ -15,7 +15,7 @@ from matl.protocol.pb import training as pb
 from matl.protocol.pb.methods import LARGEST_PIECE
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["digest", "first", "identifier", "message", "number", "seconds"]
+__all__ = ["digest", "first", "identifier", "message", "number", "said", "seconds"]
 
 M = TypeVar("M")
 
@@ -119,17 +119,43 @@ async def message(
     return head, _framed(head.json, parts, go_on, idle_seconds)
 
 
+async def said(
+    parts: AsyncIterator[bytes], *, head_seconds: float, idle_seconds: float
+) -> tuple[pb.PhaseHead, AsyncGenerator[bytes, None]]:
+    """Where something is said in a masked round, and the pieces of what is said, of which none is read yet.
+
+    Raises
+    ------
+    ServiceError
+        As `message`.
+    """
+    part = await _next(pb.PhasePart, parts, head_seconds, "the message")
+    if part is None or part.WhichOneof("part") != "head":
+        raise refusal(Code.MALFORMED, "expected the head of the message of a phase before its pieces")
+    identifier(run=part.head.run)
+    number(round=part.head.round)
+
+    async def pieces() -> AsyncGenerator[bytes, None]:
+        while (piece := await _next(pb.PhasePart, parts, idle_seconds, "the message")) is not None:
+            yield _chunk(piece)
+
+    return part.head, pieces()
+
+
 async def _framed(
     head: bytes, parts: AsyncIterator[bytes], go_on: Callable[[], Awaitable[None]], idle_seconds: float
 ) -> AsyncGenerator[bytes, None]:
     yield len(head).to_bytes(LENGTH, "big") + head
     await go_on()
     while (part := await _next(pb.UpdatePart, parts, idle_seconds, "the update")) is not None:
-        if part.WhichOneof("part") != "chunk" or not 0 < len(part.chunk) <= LARGEST_PIECE:
-            raise refusal(
-                Code.MALFORMED, f"expected pieces of the payload of 1 to {LARGEST_PIECE} bytes after the head"
-            )
-        yield part.chunk
+        yield _chunk(part)
+
+
+def _chunk(part: Any) -> bytes:
+    """The piece in a part."""
+    if part.WhichOneof("part") != "chunk" or not 0 < len(part.chunk) <= LARGEST_PIECE:
+        raise refusal(Code.MALFORMED, f"expected pieces of the payload of 1 to {LARGEST_PIECE} bytes after the head")
+    return bytes(part.chunk)
 
 
 async def _next(kind: type[M], parts: AsyncIterator[bytes], idle_seconds: float, what: str) -> M | None:

@@ -120,6 +120,7 @@ EXAMPLES: dict[str, Any] = {
     "SpecView": _SPEC,
     "RunView": _RUN,
     "RoundView": _ROUND,
+    "ParticipantsView": {"clients": {"alice": _KEY}},
     "RoundPage": {"rounds": [_ROUND]},
     "Acknowledgement": _ACKNOWLEDGEMENT,
     "Head": {

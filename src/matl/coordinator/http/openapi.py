@@ -52,7 +52,7 @@ SURFACES: dict[Surface, Part] = {
         "Training",
         "For clients: joining, the round to work on, models, and updates on their way in. The `matl.client` SDK speaks "
         "all of it.",
-        ("service", "joining", "training", "updates", "uploads"),
+        ("service", "joining", "training", "updates", "uploads", "phases"),
     ),
     Surface.ATTESTATION: Part(
         "Attestation",
@@ -74,6 +74,7 @@ TAGS = {
     "training": "The round to work on, and models.",
     "updates": "Updates in one message, and what became of them.",
     "uploads": "Updates in pieces, for large models and bad lines.",
+    "phases": "Masked rounds: sums of which no single update is seen.",
     "attest": "Evidence of machines.",
     "mobile": "Gradients signed by hardware keys of phones.",
 }

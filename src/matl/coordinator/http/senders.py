@@ -13,7 +13,7 @@ from matl.coordinator.access import Caller, needs
 from matl.coordinator.service import Service
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["Admin", "Anybody", "Known", "Operator", "Sender", "ServiceOf", "Viewer", "service_of"]
+__all__ = ["Admin", "Anybody", "Known", "OfClient", "Operator", "Sender", "ServiceOf", "Viewer", "service_of"]
 
 
 def service_of(connection: HTTPConnection) -> Service:
@@ -73,6 +73,7 @@ def certificate_of(connection: HTTPConnection) -> bytes | None:
 ServiceOf = Annotated[Service, Depends(service_of)]
 Anybody = Annotated[Caller, Depends(Sender())]
 Known = Annotated[Caller, Depends(Sender("client", "viewer"))]
+OfClient = Annotated[Caller, Depends(Sender("client"))]
 Viewer = Annotated[Caller, Depends(Sender("viewer"))]
 Operator = Annotated[Caller, Depends(Sender("operator"))]
 Admin = Annotated[Caller, Depends(Sender("admin"))]

@@ -87,6 +87,28 @@ class Receipt(_Message):
     receipt: bytes
     def __init__(self, *, receipt: bytes | None = None) -> None: ...
 
+class PhaseHead(_Message):
+    run: str
+    round: int
+    phase: str
+    def __init__(self, *, run: str | None = None, round: int | None = None, phase: str | None = None) -> None: ...
+
+class PhasePart(_Message):
+    head: PhaseHead
+    chunk: bytes
+    def __init__(self, *, head: PhaseHead | None = None, chunk: bytes | None = None) -> None: ...
+
+class PhaseRequest(_Message):
+    run: str
+    round: int
+    phase: str
+    wait_seconds: float
+    def __init__(self, *, run: str | None = None, round: int | None = None, phase: str | None = None, wait_seconds: float | None = None) -> None: ...
+
+class PhaseAnswer(_Message):
+    chunk: bytes
+    def __init__(self, *, chunk: bytes | None = None) -> None: ...
+
 class EventsRequest(_Message):
     after: int
     run: str
