@@ -34,6 +34,7 @@ from common import markdown, write
 from network_case import EXAMPLES, RUN, Check, Coordinator, Ledger, check, delta, free_port, run_settings
 
 from matl.client import AsyncMATLClient
+from matl.client.retrying import Retrying
 from matl.errors import ServiceError
 
 CLIENTS = 8
@@ -42,7 +43,9 @@ LONGEST = 3.0  # seconds between a start and the next kill
 
 async def client(coordinator: Coordinator, name: str, invitation: str, folder: Path, ledger: Ledger, size: int) -> None:
     """Take part for as long as the run lasts."""
-    async with AsyncMATLClient(coordinator.url, client_id=name, folder=folder, run=RUN) as member:
+    # In a hurry: what should be under way when the coordinator is killed are updates, and not waits for it.
+    hurry = Retrying(attempts=50, cap=0.2, share=1.0, burst=1000)
+    async with AsyncMATLClient(coordinator.url, client_id=name, folder=folder, run=RUN, retrying=hurry) as member:
         while True:
             with contextlib.suppress(ServiceError):
                 await member.join(invitation)
