@@ -43,10 +43,12 @@ SETTINGS: dict[str, Any] = {
     "mode": "plain",
     "attack": "none",
 }
-CLIPS, MOMENTA = (0.1, 0.2, 0.4, 0.8), (0.0, 0.5, 0.8)
+CLIPS, MOMENTA = (0.1, 0.2, 0.4, 0.8), (0.0, 0.5, 0.8, 0.9)
 # Clipping norm and server momentum by case and epsilon, from `--tune`; without privacy there is no epsilon and no norm.
 CHOSEN: dict[str, dict[float, tuple[float, float]]] = {
-    case: {**dict.fromkeys(EPSILONS, (0.4, 0.5)), 0.0: (0.0, 0.5)} for case in CASES
+    "digits, 100 clients": {0.0: (0.0, 0.8), 2.0: (0.4, 0.0), 4.0: (0.2, 0.8), 8.0: (0.2, 0.9)},
+    "MNIST, 100 clients": {0.0: (0.0, 0.8), 2.0: (0.2, 0.5), 4.0: (0.2, 0.5), 8.0: (0.2, 0.8)},
+    "MNIST, 1000 clients": {0.0: (0.0, 0.8), 2.0: (0.4, 0.8), 4.0: (0.4, 0.9), 8.0: (0.8, 0.8)},
 }
 WAYS: dict[str, dict[str, Any]] = {
     "ours": {"mechanism": "distributed", "alignment": 0.6},
