@@ -279,6 +279,8 @@ class GrpcTransport:
             ("grpc.enable_http_proxy", int(self._secure)),  # a proxy of the environment reads what is not encrypted
             ("grpc.keepalive_time_ms", 30_000),
             ("grpc.keepalive_timeout_ms", 20_000),
+            # A connection of its own: clients of one process would share one, and its 100 streams, most of which wait.
+            ("grpc.use_local_subchannel_pool", 1),
         ]
         if not self._secure:
             return grpc.aio.insecure_channel(self._target, options=options)
