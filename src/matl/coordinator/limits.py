@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
@@ -14,6 +15,8 @@ from matl.protocol.problems import Code, refusal
 __all__ = ["InFlight", "Limits", "Rate", "RateLimiter"]
 
 _SENDERS = 16_384
+_SOONEST_TURN, _LONGEST_TURN = 1.0, 60.0  # seconds
+_LATEST = 0.1  # how much the latest counts in a running mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class Limits:
 class RateLimiter:
     """A bucket of tokens for every sender: each thing that is let through takes one, and they come back with time.
 
+    Many may send from one address. Of those who are refused each is told to come back when there is a token for it.
+
     Parameters
     ----------
     rate : Rate
@@ -109,10 +114,11 @@ class RateLimiter:
 
     def __init__(self, rate: Rate, what: str, senders: int = _SENDERS) -> None:
         self._rate, self._what, self._senders = rate, what, senders
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # tokens left, at this time
+        # Tokens left, at this time; and the last turn that was given away.
+        self._buckets: OrderedDict[str, tuple[float, float, float]] = OrderedDict()
 
     def check(self, sender: str, *, now: float) -> None:
-        """Refuse if the bucket is empty, and take nothing.
+        """Refuse if the bucket is empty, and take nothing out.
 
         Parameters
         ----------
@@ -124,11 +130,14 @@ class RateLimiter:
         Raises
         ------
         ServiceError
-            ``"rate"``, with the time after which there is a token again.
+            ``"rate"``, with the time after which there is a token for whoever sent it.
         """
-        left = self._left(sender, now)
+        left, turn = self._left(sender, now)
         if left < 1:
-            wait = (1 - left) / self._rate.per_second
+            each = 1 / self._rate.per_second
+            turn = min(max(turn + each, now + (1 - left) * each), now + max(_LONGEST_TURN, each))
+            wait = turn - now
+            self._buckets[sender] = (left, now, turn)
             raise refusal(
                 Code.RATE,
                 f"too many {self._what} of {sender}: at most {self._rate.burst} at once and "
@@ -143,18 +152,22 @@ class RateLimiter:
 
     def charge(self, sender: str, *, now: float) -> None:
         """Take one out, even if there is none."""
-        self._buckets[sender] = (max(self._left(sender, now) - 1, 0.0), now)
+        left, turn = self._left(sender, now)
+        self._buckets[sender] = (max(left - 1, 0.0), now, turn)
         self._buckets.move_to_end(sender)
         if len(self._buckets) > self._senders:
             self._buckets.popitem(last=False)
 
-    def _left(self, sender: str, now: float) -> float:
-        left, then = self._buckets.get(sender, (float(self._rate.burst), now))
-        return min(self._rate.burst, left + (now - then) * self._rate.per_second)
+    def _left(self, sender: str, now: float) -> tuple[float, float]:
+        left, then, turn = self._buckets.get(sender, (float(self._rate.burst), now, -math.inf))
+        return min(self._rate.burst, left + (now - then) * self._rate.per_second), turn
 
 
 class InFlight:
     """Bounds how many things, and how many bytes of them, are being done at the same time.
+
+    Who is refused is given a turn: told to come back when, as fast as things get done, it is likely to be let in. If
+    all were told the same, all would come back together, and most of the work would be to refuse them again.
 
     Parameters
     ----------
@@ -162,6 +175,8 @@ class InFlight:
         The most. One thing alone is let in, whatever its size.
     what : str
         What they are, for the message.
+    clock : callable
+        Seconds that pass evenly.
 
     Examples
     --------
@@ -173,8 +188,10 @@ class InFlight:
     matl.errors.ServiceError: 1 updates of 900 bytes are arriving, and no more than 8 of 1000 may; try again in 1 s
     """
 
-    def __init__(self, count: int, size: int, what: str) -> None:
-        self._most, self._largest, self._what = count, size, what
+    def __init__(self, count: int, size: int, what: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._most, self._largest, self._what, self._clock = count, size, what, clock
+        self._took = 0.0  # seconds, of one; the latest count most
+        self._turn = -math.inf  # the last that was given away
         self.count = self.size = 0
 
     @contextmanager
@@ -187,14 +204,22 @@ class InFlight:
             ``"busy"``: there are too many.
         """
         if self.count and (self.count >= self._most or self.size + size > self._largest):
+            wait = self._next_turn()
             raise refusal(
                 Code.BUSY,
                 f"{self.count} {self._what} of {self.size} bytes are arriving, and no more than {self._most} of "
-                f"{self._largest} may; try again in 1 s",
-                retry_after=1.0,
+                f"{self._largest} may; try again in {math.ceil(wait)} s",
+                retry_after=wait,
             )
-        self.count, self.size = self.count + 1, self.size + size
+        self.count, self.size, began = self.count + 1, self.size + size, self._clock()
         try:
             yield
         finally:
             self.count, self.size = self.count - 1, self.size - size
+            self._took += _LATEST * (self._clock() - began - self._took)
+
+    def _next_turn(self) -> float:
+        """Seconds until the turn of whoever is refused now."""
+        now = self._clock()
+        self._turn = min(max(self._turn, now) + self._took / self.count, now + _LONGEST_TURN)
+        return max(_SOONEST_TURN, self._turn - now)
