@@ -31,6 +31,7 @@ def file(tmp_path):
 
 
 def test_check_says_what_is_in_order_and_what_is_not(run, file):
+    file.write_text(FILE + "network = { quorum = 4 }\n")
     done = run("serve", "matl.toml", "--check")
     assert (done.code, done.err) == (0, "")
     assert "ok  run hospitals\n" in done.out

@@ -34,6 +34,7 @@ from matl.privacy.manifest import Manifest
 from matl.privacy.secagg import messages as secagg
 from matl.protocol.envelope import Head, frame
 from matl.protocol.oracle import JudgementText
+from matl.protocol.pb import training as pb
 from matl.records import RoundSpec, Status, Update
 from matl.registry import Registry
 from matl.simulation.directory import _CHECKPOINT_VERSION
@@ -75,15 +76,13 @@ def _stream(*parts: bytes) -> bytes:
     return b"".join(len(part).to_bytes(2, "big") + part for part in parts)
 
 
-def _streams() -> tuple[bytes, ...]:
-    from matl.protocol.pb import training as pb
-
-    head = pb.UpdatePart(head=pb.UpdateHead(run="demo", round=3, json=HEADS[0])).SerializeToString()
-    chunk = pb.UpdatePart(chunk=b"payload").SerializeToString()
-    return _stream(head, chunk), _stream(head), _stream(head, head), _stream(chunk)
+def _streams(part: Any, head: Any) -> tuple[bytes, ...]:
+    begun, chunk = part(head=head).SerializeToString(), part(chunk=b"payload").SerializeToString()
+    return _stream(begun, chunk), _stream(begun), _stream(begun, begun), _stream(chunk)
 
 
-STREAMS = _streams()
+STREAMS = _streams(pb.UpdatePart, pb.UpdateHead(run="demo", round=3, json=HEADS[0]))
+PHASE_STREAMS = _streams(pb.PhasePart, pb.PhaseHead(run="demo", round=3, phase="mask"))
 
 
 def document(kind: type[BaseModel]) -> bytes:

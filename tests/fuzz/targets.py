@@ -10,7 +10,7 @@ import json
 import struct
 import tempfile
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from matl.attest.tokens import Tokens
 from matl.client.websocket import _read as read_frame
 from matl.codec import CODECS, container, decode
 from matl.coordinator.grpc_door.errors import asked, told
-from matl.coordinator.grpc_door.incoming import message
+from matl.coordinator.grpc_door.incoming import message, said
 from matl.coordinator.http.bodies import parse, split_messages
 from matl.coordinator.machine import Machine
 from matl.coordinator.overrides import Overrides
@@ -83,8 +83,8 @@ def _spec(data: bytes) -> object:
     return messages.SpecView.model_validate_json(data).spec()
 
 
-def _streamed(data: bytes) -> object:
-    """Parts of an update, each behind its length in two bytes."""
+def _streamed(read: Callable[[AsyncIterator[bytes]], Awaitable[AsyncIterator[bytes]]], data: bytes) -> object:
+    """Parts of what streams in, each behind its length in two bytes."""
 
     async def parts() -> AsyncIterator[bytes]:
         at = 0
@@ -93,14 +93,21 @@ def _streamed(data: bytes) -> object:
             yield data[at + 2 : at + 2 + size]
             at += 2 + size
 
+    async def main() -> int:
+        return sum([len(each) async for each in await read(parts())])
+
+    return asyncio.run(main())
+
+
+async def _update_parts(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     async def go_on() -> None:
         pass
 
-    async def main() -> int:
-        _, framed = await message(parts(), go_on, idle_seconds=5)
-        return sum([len(each) async for each in framed])
+    return (await message(parts, go_on, head_seconds=5, idle_seconds=5))[1]
 
-    return asyncio.run(main())
+
+async def _phase_parts(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    return (await said(parts, head_seconds=5, idle_seconds=5))[1]
 
 
 def _container(header: bytes, payload: bytes) -> object:
@@ -173,7 +180,8 @@ TARGETS: dict[str, Target] = {
     "envelope.read_head": Target(read_head, samples.HEADS, form="json"),
     "envelope.split": Target(split, samples.MESSAGES),
     "envelope.update": Target(_update, samples.HEADS, form="json"),
-    "grpc.submit": Target(_streamed, samples.STREAMS),
+    "grpc.submit": Target(partial(_streamed, _update_parts), samples.STREAMS),
+    "grpc.say": Target(partial(_streamed, _phase_parts), samples.PHASE_STREAMS),
     **{
         f"grpc.{method.request.DESCRIPTOR.name}": Target(partial(told, method.request), (samples.protobuf(method),))
         for method in METHODS.values()
