@@ -42,6 +42,7 @@ from matl.workloads import TrainingWorkload
 D = 6
 LAYOUT = ParamLayout.of({"w": np.zeros((2, 2), np.float32), "b": np.zeros(2, np.float32)})
 RUN = "demo"
+NAMES = ("ann", "bob", "cid")
 
 
 @dataclass(frozen=True)
@@ -244,3 +245,10 @@ async def serving(folder: Path, limits: Limits | None = None, **changes: Any) ->
         changes["limits"] = limits
     async with Kit(folder, changes).open() as kit:
         yield kit
+
+
+async def network(kit: Kit, **settings: Any) -> list[Client]:
+    """Three clients and a run."""
+    clients = [await kit.enrol(name) for name in NAMES]
+    await kit.start(**settings)
+    return clients

@@ -468,47 +468,6 @@ def test_what_came_as_an_upload_is_taken_and_what_is_refused_of_it_goes(place):
     run_it(place, test, rules=Rules(target=5, quorum=1))
 
 
-def test_payloads_of_old_rounds_are_deleted_but_for_those_that_came_again(place):
-    async def test(run, host):
-        for number in range(3):
-            for name in NAMES[:3]:
-                await place.send(name, run, 1.0 if name == "ann" else float(number))
-            await ended(run, number)
-            await run.wait_for_round(number, 5)
-        [old] = {one.payload_sha256 for one in await host.store.updates("r", 0) if one.client == "bob"}
-        [again] = {one.payload_sha256 for one in await host.store.updates("r", 0) if one.client == "ann"}
-        assert await host.blobs.exists(old)
-        await run.prune(keep_rounds=1)
-        assert (await host.blobs.exists(old), await host.blobs.exists(again)) == (False, True)
-        blobs = {path.name for path in (place.folder / "blobs").rglob("*") if path.is_file()}
-        assert blobs == await host.store.referenced_blobs()
-        # What was said of them is said still.
-        assert len(await host.store.verdicts("r", round=0)) == 3
-
-    run_it(place, test, rounds=None)
-
-
-def test_a_payload_that_comes_again_while_it_is_pruned_stays(place):
-    async def test(run, host):
-        for name in NAMES[:3]:
-            await place.send(name, run)
-        await ended(run, 0)
-        await run.wait_for_round(0, 5)
-        prune = host.store.prune
-
-        async def slow(*args, **kwargs):
-            names = await prune(*args, **kwargs)
-            await place.send("ann", run)
-            return names
-
-        host.store.prune = slow
-        await run.prune(keep_rounds=0)
-        [kept] = await host.store.updates("r", 1)
-        assert await host.blobs.exists(kept.payload_sha256)
-
-    run_it(place, test)
-
-
 def test_many_updates_at_once_are_all_counted(place):
     place.clients = {f"c{index:03}": SigningKey.generate() for index in range(150)}
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Self
 
@@ -259,24 +259,6 @@ class LiveRun(Masking):
         decided = decide(answer, rows, refused, excluded=(), standings=self.standings)
         signed = await self._signed(decided, [*rows, *refused], answer, now)
         return {row.client: row.receipt for row in signed if row.receipt is not None}
-
-    async def prune(self, *, keep_rounds: int) -> None:
-        """Delete what rounds were judged from that ended before the latest ``keep_rounds`` that did.
-
-        Raises
-        ------
-        ServiceError
-            ``"busy"``: the database or the blobs are out of reach.
-        """
-        store, blobs, custody = self._host.store, self._host.blobs, self._host.custody
-        names = await store.prune(self._row.id, keep_rounds=keep_rounds)
-        with ExitStack() as held:
-            for name in names:
-                held.enter_context(custody.holding(name))
-            needed = await store.referenced_blobs()  # the same bytes may have come once more
-            for name in names:
-                if name not in needed:
-                    await custody.discard(name, blobs.delete)
 
     async def close(self) -> None:
         """End what it does in the background. What it was doing is done again when it is restored."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from matl.coordinator.machine import Answer, Failed, Received, Ticked, step
 from matl.coordinator.plan import PHASES, Host, RunPlan
 from matl.coordinator.rounds import ENDED
-from matl.coordinator.rows import PhaseRow, RunRow, RunStatus, UpdateRow
+from matl.coordinator.rows import PhaseRow, RunRow, UpdateRow
 from matl.coordinator.taking import Taking
 from matl.errors import AggregationAborted, ServiceError, StateError
 from matl.privacy.secagg import Phase, Server, Session
@@ -33,7 +33,6 @@ __all__ = ["Masking"]
 
 logger = logging.getLogger(__name__)
 
-_PAUSED = 15.0  # seconds
 _NO_NONCE = "0" * 32  # of updates whose senders a session named, and no signature
 
 
@@ -266,13 +265,6 @@ class Masking(Taking):
             ended = current if number == current.number else await self._host.store.round(self._row.id, number)
             why = self.machine.reason if number == current.number else "" if ended is None else ended.reason
             raise self._went_on(number, f"it failed: {why}" if why else "it is over")
-
-    def _check_running(self) -> None:
-        if self._row.status is RunStatus.PAUSED:
-            words = f"run {self._row.id} is paused; send the message again when it goes on"
-            raise refusal(Code.BUSY, words, reason="paused", retry_after=_PAUSED)
-        if self._row.status in ENDED:
-            raise refusal(Code.CONFLICT, f"run {self._row.id} is {self._row.status}; nothing is taken", reason="ended")
 
     def _check_phase(self, phase: str) -> None:
         self.session()

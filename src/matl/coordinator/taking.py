@@ -245,11 +245,7 @@ class Taking(Rounds):
 
     def _check_time(self, head: Head) -> None:
         """Refuse what comes at a time when it cannot be taken."""
-        if self._row.status is RunStatus.PAUSED:
-            message = f"run {self._row.id} is paused; send the update again when it goes on"
-            raise refusal(Code.BUSY, message, reason="paused", retry_after=_PAUSED)
-        if self._row.status in ENDED:
-            raise refusal(Code.CONFLICT, f"run {self._row.id} is {self._row.status}; nothing is taken", reason="ended")
+        self._check_running()
         current = int(self.state["round"])
         if head.round > current:
             message = f"round {head.round} is not open; the current one is {current}"
@@ -269,6 +265,14 @@ class Taking(Rounds):
         when = f"when this is mended: {self._obstacle}" if self._obstacle else "soon"
         message = f"round {self.round.number} is over; round {coming} opens {when}; send the update again then"
         raise refusal(Code.BUSY, message, reason="between_rounds", retry_after=_SOON)
+
+    def _check_running(self) -> None:
+        """Refuse what comes while the run takes nothing."""
+        if self._row.status is RunStatus.PAUSED:
+            message = f"run {self._row.id} is paused; send it again when it goes on"
+            raise refusal(Code.BUSY, message, reason="paused", retry_after=_PAUSED)
+        if self._row.status in ENDED:
+            raise refusal(Code.CONFLICT, f"run {self._row.id} is {self._row.status}; nothing is taken", reason="ended")
 
     def _forged(self, head: Head, arrived: datetime | None) -> Rejection | None:
         """Why it is not known that its client made an update, now; nothing is used up by asking."""
