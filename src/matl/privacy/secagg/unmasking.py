@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -85,37 +86,48 @@ class Unmasking:
                     yield mask_key(secret, public, self.registered.transcript, client, peer)
 
     def _seed(self, client: int, revealed: Mapping[int, Mapping[int, bytes]]) -> bytes:
-        seed = self._recover(client, revealed)
-        if seed_commitment(self.registered.transcript, client, seed) != self.shares[client].seed_commitment:
-            raise self._inconsistent(client)
-        return seed
+        due = self.shares[client].seed_commitment
+        return self._recover(
+            client, revealed, lambda seed: seed_commitment(self.registered.transcript, client, seed) == due
+        )
 
     def _secret(self, client: int, revealed: Mapping[int, Mapping[int, bytes]]) -> X25519PrivateKey:
-        secret = X25519PrivateKey.from_private_bytes(self._recover(client, revealed))
-        if secret.public_key().public_bytes_raw() != self.registered.advertisements[client].mask_key:
-            raise self._inconsistent(client)
-        return secret
+        due = self.registered.advertisements[client].mask_key
 
-    def _recover(self, dealer: int, revealed: Mapping[int, Mapping[int, bytes]]) -> bytes:
-        """The secret of a dealer from the first shares that are as committed; more than the threshold is not read."""
-        threshold, used = self.registered.graph.threshold, dict[int, int]()
-        for place, holder in enumerate(self.registered.neighbours(dealer)):
-            if len(used) == threshold:
-                break
-            share = revealed.get(holder, {}).get(dealer)
-            if share is None:
-                continue
-            if self.fits(dealer, holder, share):
-                used[place] = int.from_bytes(share, "little")
-            else:
-                self.misfits.add((holder, dealer))
-        if len(used) < threshold:
+        def opens(key: bytes) -> bool:
+            return X25519PrivateKey.from_private_bytes(key).public_key().public_bytes_raw() == due
+
+        return X25519PrivateKey.from_private_bytes(self._recover(client, revealed, opens))
+
+    def _recover(
+        self, dealer: int, revealed: Mapping[int, Mapping[int, bytes]], opens: Callable[[bytes], bool]
+    ) -> bytes:
+        """The secret of a dealer, from the first shares that came: more than the threshold is not read.
+
+        Only if they do not give what the dealer committed to is each held against its own commitment.
+        """
+        threshold = self.registered.graph.threshold
+        holders = self.registered.neighbours(dealer)
+        shares = {i: share for i, holder in enumerate(holders) if (share := revealed.get(holder, {}).get(dealer))}
+        if len(shares) >= threshold and opens(secret := _combined(shares, threshold)):
+            return secret
+        misfits = {i for i, share in shares.items() if not self.fits(dealer, holders[i], share)}
+        self.misfits.update((holders[i], dealer) for i in misfits)
+        fitting = {i: share for i, share in shares.items() if i not in misfits}
+        name = self.registered.clients[dealer]
+        if len(fitting) < threshold:
             raise AggregationAborted(
-                f"expected {threshold} shares of a secret of {self.registered.clients[dealer]!r}, got {len(used)}: "
+                f"expected {threshold} shares of a secret of {name!r}, got {len(fitting)}: "
                 "too many of its neighbours dropped out, or it dealt them shares that do not open; start a new round"
             )
-        return shamir.combine(used).to_bytes(SHARE_BYTES, "little")
+        if not opens(secret := _combined(fitting, threshold)):
+            raise AggregationAborted(
+                f"the shares that {name!r} dealt are not of its secret; start a new round without it"
+            )
+        return secret
 
-    def _inconsistent(self, client: int) -> AggregationAborted:
-        name = self.registered.clients[client]
-        return AggregationAborted(f"the shares that {name!r} dealt are not of its secret; start a new round without it")
+
+def _combined(shares: Mapping[int, bytes], threshold: int) -> bytes:
+    """The secret that the first of some shares give, by the place of their holders."""
+    used = {place: int.from_bytes(share, "little") for place, share in islice(shares.items(), threshold)}
+    return shamir.combine(used).to_bytes(SHARE_BYTES, "little")
