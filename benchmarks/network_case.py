@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from matl.coordinator.rows import RoundStatus
-from matl.coordinator.store import Store
+from matl.coordinator.storage.rows import RoundStatus
+from matl.coordinator.storage.store import Store
 from matl.network.planner import planner
 from matl.network.settings import RunSettings
 from matl.params import Float32

@@ -17,13 +17,13 @@ from matl.attest.keys import SigningKey
 from matl.attest.replay import ReplayCache
 from matl.attest.signing import sign_update
 from matl.attest.verifying import SignatureVerifier
-from matl.coordinator.blobs import Blobs
 from matl.coordinator.keys import Keys
-from matl.coordinator.live import Host, LiveRun, RunPlan
-from matl.coordinator.machine import Rules
-from matl.coordinator.overrides import Overrides
-from matl.coordinator.rows import RoundStatus, RunRow, RunStatus
-from matl.coordinator.store import Store
+from matl.coordinator.rounds.live import Host, LiveRun, RunPlan
+from matl.coordinator.rounds.machine import Rules
+from matl.coordinator.rounds.overrides import Overrides
+from matl.coordinator.storage.blobs import Blobs
+from matl.coordinator.storage.rows import RoundStatus, RunRow, RunStatus
+from matl.coordinator.storage.store import Store
 from matl.params import ParamLayout
 from matl.protocol.envelope import Head
 from matl.records import Judgement, Status, Update, Verdict

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from matl.coordinator.rows import (
+from matl.coordinator.storage.rows import (
     EventRow,
     PhaseRow,
     RoundRow,
@@ -16,7 +16,7 @@ from matl.coordinator.rows import (
     UploadRow,
     VerdictRow,
 )
-from matl.coordinator.store import Store
+from matl.coordinator.storage.store import Store
 from matl.records import Status
 
 

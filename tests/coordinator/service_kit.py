@@ -29,8 +29,8 @@ from matl.attest.signing import sign_update
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller
 from matl.coordinator.limits import Limits
-from matl.coordinator.machine import Rules
-from matl.coordinator.plan import RunPlan
+from matl.coordinator.rounds.machine import Rules
+from matl.coordinator.rounds.plan import RunPlan
 from matl.coordinator.service import ADMIN_TOKEN, Service, ServiceSettings
 from matl.params import ParamLayout
 from matl.protocol.envelope import Head, frame

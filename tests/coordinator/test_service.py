@@ -19,7 +19,7 @@ from matl.attest.texts import ChunkText
 from matl.coordinator.access import Caller
 from matl.coordinator.keys import Keys
 from matl.coordinator.limits import Limits, Rate
-from matl.coordinator.overrides import Hold, Overrides
+from matl.coordinator.rounds.overrides import Hold, Overrides
 from matl.errors import StateError
 from matl.params import values_hash
 from matl.protocol.messages import GradientRequest, StartRequest

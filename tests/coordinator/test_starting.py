@@ -6,7 +6,7 @@ import pytest
 from tests.coordinator.service_kit import NAMES, Kit, network, planner, serving
 from tests.coordinator.test_access import refused
 
-from matl.coordinator.blobs import Blobs
+from matl.coordinator.storage.blobs import Blobs
 from matl.errors import InvalidValueError, ServiceError
 from matl.protocol.problems import Code, refusal
 

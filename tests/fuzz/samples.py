@@ -25,9 +25,9 @@ from matl.attest.receipts import Receipt, sign_receipt
 from matl.attest.replay import ReplayCache
 from matl.attest.tokens import Scope, Tokens
 from matl.codec import CODECS
-from matl.coordinator.judge import JudgeAnswer, JudgeRequest, MemberVerdict
-from matl.coordinator.machine import Received, Rules, open_round, step
-from matl.coordinator.overrides import Hold, Overrides
+from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest, MemberVerdict
+from matl.coordinator.rounds.machine import Received, Rules, open_round, step
+from matl.coordinator.rounds.overrides import Hold, Overrides
 from matl.errors import ProtocolError
 from matl.oracle.wire import Signed, pack_answer, pack_brief
 from matl.privacy.manifest import Manifest

@@ -35,8 +35,8 @@ from matl.codec import CODECS, container, decode
 from matl.coordinator.grpc_door.errors import asked, told
 from matl.coordinator.grpc_door.incoming import message, said
 from matl.coordinator.http.bodies import parse, split_messages
-from matl.coordinator.machine import Machine
-from matl.coordinator.overrides import Overrides
+from matl.coordinator.rounds.machine import Machine
+from matl.coordinator.rounds.overrides import Overrides
 from matl.errors import MatlError
 from matl.journal import read_journal
 from matl.oracle.wire import Brief, Signed, unpack_answer

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from matl.cli import main
-from matl.coordinator import rounds
-from matl.coordinator.store import Store
+from matl.coordinator.rounds import series as rounds
+from matl.coordinator.storage.store import Store
 from matl.files import write_atomic
 from matl.params import values_hash
 

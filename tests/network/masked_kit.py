@@ -16,8 +16,8 @@ from matl.client.masked import MaskedRounds
 from matl.client.retrying import Retrying
 from matl.coordinator.access import Caller
 from matl.coordinator.limits import Limits, Rate
-from matl.coordinator.machine import Rules
-from matl.coordinator.plan import PHASES, RunPlan
+from matl.coordinator.rounds.machine import Rules
+from matl.coordinator.rounds.plan import PHASES, RunPlan
 from matl.coordinator.service import Service, ServiceSettings
 from matl.modes import Plain
 from matl.network.serving import free_socket, open_doors

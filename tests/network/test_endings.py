@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.network import halting
 from tests.network.outages import PATIENCE, RUN, Member, Town, case, settings_of
 
-from matl.coordinator.store import Store
+from matl.coordinator.storage.store import Store
 
 
 @contextlib.asynccontextmanager

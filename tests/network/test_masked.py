@@ -31,7 +31,7 @@ from tests.network.masked_kit import (
 
 from matl.attest.keys import Algorithm, SigningKey
 from matl.client import AsyncMATLClient, MATLClient
-from matl.coordinator.plan import PHASES
+from matl.coordinator.rounds.plan import PHASES
 from matl.errors import InvalidValueError, ProtocolError, ServiceError, StateError
 from matl.privacy.secagg import Client, Phase
 from matl.protocol.messages import ActionRequest, InviteRequest

@@ -20,9 +20,10 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 from tests.network.outages import PATIENCE, RUN, Member, Town, busy
 
-from matl.coordinator import blob_places, rounds
 from matl.coordinator import service as service_module
-from matl.coordinator.rows import EventRow
+from matl.coordinator.rounds import series as rounds
+from matl.coordinator.storage import blob_places
+from matl.coordinator.storage.rows import EventRow
 from matl.errors import ServiceError
 from matl.protocol.messages import Acknowledgement
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from matl.coordinator.plan import PHASES
+from matl.coordinator.rounds.plan import PHASES
 from matl.errors import ConfigError, InvalidValueError
 from matl.network.planner import planner, stranger
 from matl.records import Visibility

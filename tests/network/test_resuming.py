@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from matl.coordinator.rows import RunRow, RunStatus
-from matl.coordinator.store import Store
+from matl.coordinator.storage.rows import RunRow, RunStatus
+from matl.coordinator.storage.store import Store
 from matl.errors import ConfigError
 from matl.network.checking import check_all
 from matl.network.hosting import open_coordinator

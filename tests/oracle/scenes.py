@@ -17,7 +17,7 @@ from matl.attest.measurement import Measurement
 from matl.client.evidence import OraclePins
 from matl.client.retrying import Retrying
 from matl.client.sealed import OracleWatch
-from matl.coordinator.judge import JudgeAnswer, JudgeRequest
+from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest
 from matl.oracle.attesting import Attester, SoftwareAttester
 from matl.oracle.remote import RemoteJudge
 from matl.oracle.serving import Oracle

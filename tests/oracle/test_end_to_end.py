@@ -24,10 +24,10 @@ from matl.client.retrying import Retrying
 from matl.client.sdk import AsyncMATLClient
 from matl.client.sealed import OracleWatch
 from matl.coordinator.access import Caller
-from matl.coordinator.judge import Judge, JudgeAnswer, JudgeRequest
-from matl.coordinator.live import LiveRun
-from matl.coordinator.machine import Rules
-from matl.coordinator.rows import RoundStatus, VerdictRow
+from matl.coordinator.rounds.judge import Judge, JudgeAnswer, JudgeRequest
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.rounds.machine import Rules
+from matl.coordinator.storage.rows import RoundStatus, VerdictRow
 from matl.network.hosting import hosted
 from matl.network.serving import open_doors
 from matl.network.settings import NetworkSettings, RunSettings

@@ -20,11 +20,11 @@ from matl.attest.session import SessionText
 from matl.attest.tokens import PREFIX as OPERATOR
 from matl.attest.tokens import Scope, Tokens
 from matl.coordinator.attestations import Evidence, about
-from matl.coordinator.kept import Kept
 from matl.coordinator.keys import Keys
-from matl.coordinator.overrides import Overrides
+from matl.coordinator.rounds.overrides import Overrides
 from matl.coordinator.sessions import Sessions
-from matl.coordinator.store import Store
+from matl.coordinator.storage.kept import Kept
+from matl.coordinator.storage.store import Store
 from matl.errors import ProtocolError, ServiceError
 from matl.protocol.problems import Code, refusal
 

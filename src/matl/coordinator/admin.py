@@ -13,8 +13,8 @@ from matl.attest.enrolment import Identity, Invitation, Roster
 from matl.attest.tokens import OperatorToken, Scope, Tokens
 from matl.coordinator.access import Caller, needs
 from matl.coordinator.measures import measured
-from matl.coordinator.overrides import Hold, Overrides
 from matl.coordinator.owning import Owning
+from matl.coordinator.rounds.overrides import Hold, Overrides
 from matl.coordinator.steering import Steering
 from matl.coordinator.views import audit_view, client_view, invitation_view, token_view
 from matl.errors import InvalidValueError, UnknownNameError

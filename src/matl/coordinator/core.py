@@ -21,10 +21,10 @@ from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.access import Access, Caller, needs
 from matl.coordinator.attestations import Attestation
 from matl.coordinator.limits import InFlight, Limits, RateLimiter
-from matl.coordinator.live import LiveRun
 from matl.coordinator.measures import Measures
-from matl.coordinator.plan import Host, Planner
-from matl.coordinator.rows import EventRow, UploadRow
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.rounds.plan import Host, Planner
+from matl.coordinator.storage.rows import EventRow, UploadRow
 from matl.errors import ServiceError, StorageError
 from matl.protocol.envelope import LARGEST_HEAD, LENGTH
 from matl.protocol.problems import Code, refusal
@@ -45,7 +45,8 @@ class ServiceSettings:
     Parameters
     ----------
     database, blobs : str
-        Where things are kept, see `matl.coordinator.store.Store.open` and `matl.coordinator.blobs.Blobs`.
+        Where things are kept, see `matl.coordinator.storage.store.Store.open` and
+        `matl.coordinator.storage.blobs.Blobs`.
     folder : Path
         For keys, the audit log, the first operator's token, and the matrix of a round while it is judged.
     planner : Planner

@@ -16,7 +16,7 @@ __all__ = ["Phasing"]
 
 
 class Phasing(Core):
-    """What clients of masked rounds ask; see `matl.coordinator.masking`."""
+    """What clients of masked rounds ask; see `matl.coordinator.rounds.masking`."""
 
     @measured
     async def manifest(self, caller: Caller, run: str) -> bytes:
@@ -64,7 +64,7 @@ class Phasing(Core):
         Raises
         ------
         ServiceError
-            See `matl.coordinator.masking.Masking.take_message`; ``"too_large"``, ``"rate"`` or ``"busy"``.
+            See `matl.coordinator.rounds.masking.Masking.take_message`; ``"too_large"``, ``"rate"`` or ``"busy"``.
         """
         live, key = self.live(run), self._ed25519(caller)
         most = min(live.session().max_message, self.settings.limits.message)
@@ -78,7 +78,7 @@ class Phasing(Core):
         Raises
         ------
         ServiceError
-            See `matl.coordinator.masking.Masking.request_of`.
+            See `matl.coordinator.rounds.masking.Masking.request_of`.
         """
         live = self.live(run)
         self._ed25519(caller)

@@ -12,7 +12,7 @@ from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller, needs
 from matl.coordinator.core import LONGEST_WAIT, Core
 from matl.coordinator.measures import measured
-from matl.coordinator.rows import RoundRow
+from matl.coordinator.storage.rows import RoundRow
 from matl.coordinator.views import event_view, round_view, run_view, update_view
 from matl.protocol.messages import (
     EventPage,

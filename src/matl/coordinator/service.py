@@ -25,18 +25,18 @@ from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.access import Access
 from matl.coordinator.admin import Admin
 from matl.coordinator.attestations import Evidence
-from matl.coordinator.blobs import Blobs
 from matl.coordinator.core import Bell, ServiceSettings
 from matl.coordinator.incoming import head_of
 from matl.coordinator.joining import Joining
 from matl.coordinator.keys import Keys
-from matl.coordinator.live import LiveRun
 from matl.coordinator.owning import ADMIN_TOKEN
 from matl.coordinator.phasing import Phasing
-from matl.coordinator.plan import Host
 from matl.coordinator.reading import ModelBlob, Reading
-from matl.coordinator.rows import RunRow
-from matl.coordinator.store import Store
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.rounds.plan import Host
+from matl.coordinator.storage.blobs import Blobs
+from matl.coordinator.storage.rows import RunRow
+from matl.coordinator.storage.store import Store
 from matl.coordinator.trusting import Trusting
 from matl.coordinator.uploads import Uploads
 from matl.errors import MatlError, ServiceError

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller, needs
 from matl.coordinator.core import Core
-from matl.coordinator.live import LiveRun
 from matl.coordinator.measures import measured
-from matl.coordinator.plan import RunPlan
-from matl.coordinator.rows import RunRow, RunStatus
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.rounds.plan import RunPlan
+from matl.coordinator.storage.rows import RunRow, RunStatus
 from matl.coordinator.views import run_view
 from matl.errors import MatlError, ServiceError, StateError
 from matl.protocol.messages import RunView, StartRequest

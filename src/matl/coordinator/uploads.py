@@ -9,9 +9,9 @@ from dataclasses import replace
 from matl.coordinator.access import Caller
 from matl.coordinator.core import Core
 from matl.coordinator.incoming import head_of, read_message
-from matl.coordinator.live import LiveRun
 from matl.coordinator.measures import measured
-from matl.coordinator.rows import UploadRow
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.storage.rows import UploadRow
 from matl.coordinator.views import moment, upload_view
 from matl.errors import ServiceError
 from matl.protocol.envelope import Head
@@ -24,7 +24,7 @@ _ID_BYTES = 24
 
 
 class Uploads(Core):
-    """What signed updates go through before a run takes them; see `matl.coordinator.live.LiveRun.take`."""
+    """What signed updates go through before a run takes them; see `matl.coordinator.rounds.live.LiveRun.take`."""
 
     @measured
     async def submit(

@@ -13,9 +13,9 @@ from matl.attest.audit_log import AuditEntry
 from matl.attest.enrolment import Identity, Invitation
 from matl.attest.tokens import OperatorToken
 from matl.coordinator.access import Caller
-from matl.coordinator.live import LiveRun
-from matl.coordinator.machine import Machine, due
-from matl.coordinator.rows import EventRow, RoundRow, UpdateRow, UploadRow, VerdictRow
+from matl.coordinator.rounds.live import LiveRun
+from matl.coordinator.rounds.machine import Machine, due
+from matl.coordinator.storage.rows import EventRow, RoundRow, UpdateRow, UploadRow, VerdictRow
 from matl.protocol.messages import (
     Acknowledgement,
     AuditView,

@@ -9,10 +9,10 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
-from matl.coordinator.blobs import Blobs
-from matl.coordinator.plan import RunPlan
-from matl.coordinator.rows import RunRow
-from matl.coordinator.store import Store
+from matl.coordinator.rounds.plan import RunPlan
+from matl.coordinator.storage.blobs import Blobs
+from matl.coordinator.storage.rows import RunRow
+from matl.coordinator.storage.store import Store
 from matl.errors import InvalidValueError, MatlError, StateError
 from matl.files import make_directory
 from matl.modes import Mode0, Mode1

@@ -14,14 +14,14 @@ from sqlalchemy.engine import Connection
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller
 from matl.coordinator.core import ServiceSettings
-from matl.coordinator.database import Database
 from matl.coordinator.limits import Limits
-from matl.coordinator.plan import Planner, RunPlan
-from matl.coordinator.rows import RunStatus
-from matl.coordinator.schema import runs
+from matl.coordinator.rounds.plan import Planner, RunPlan
 from matl.coordinator.service import Service
-from matl.coordinator.store import Store
-from matl.coordinator.upgrading import NEWEST
+from matl.coordinator.storage.database import Database
+from matl.coordinator.storage.rows import RunStatus
+from matl.coordinator.storage.schema import runs
+from matl.coordinator.storage.store import Store
+from matl.coordinator.storage.upgrading import NEWEST
 from matl.errors import ServiceError, StateError
 from matl.files import make_directory
 from matl.network.folder import tell_url

@@ -13,7 +13,7 @@ from typing import Any
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller
 from matl.coordinator.limits import Limits, Rate
-from matl.coordinator.plan import RunPlan
+from matl.coordinator.rounds.plan import RunPlan
 from matl.coordinator.service import Service
 from matl.errors import ServiceError
 from matl.events import Event, EventSink, ignore

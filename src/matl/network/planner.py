@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from matl.coordinator.live import RunPlan
-from matl.coordinator.machine import Rules
-from matl.coordinator.plan import PHASES
+from matl.coordinator.rounds.live import RunPlan
+from matl.coordinator.rounds.machine import Rules
+from matl.coordinator.rounds.plan import PHASES
 from matl.errors import ConfigError, InvalidValueError
 from matl.network.settings import RunSettings, Terms
 from matl.params import Float32
@@ -34,7 +34,7 @@ def build(run: RunSettings) -> Simulation:
 
 
 def planner(run_id: str, settings: Mapping[str, Any], *, build: Build = build) -> RunPlan:
-    """The `matl.coordinator.live.Planner` of a network.
+    """The `matl.coordinator.rounds.live.Planner` of a network.
 
     Parameters
     ----------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from matl.coordinator.rows import RunRow
-from matl.coordinator.store import Store
+from matl.coordinator.storage.rows import RunRow
+from matl.coordinator.storage.store import Store
 from matl.errors import ConfigError
 from matl.network.settings import NetworkSettings, RunSettings
 from matl.simulation import RunConfig

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from matl.coordinator.backup import BackupSummary, backup, restore, verify
-from matl.coordinator.blobs import Blobs
 from matl.coordinator.keys import write_private
-from matl.coordinator.store import Store
+from matl.coordinator.storage.backup import BackupSummary, backup, restore, verify
+from matl.coordinator.storage.blobs import Blobs
+from matl.coordinator.storage.store import Store
 from matl.errors import StateError
 from matl.files import make_directory, storage_error
 from matl.network.folder import in_use

@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller
-from matl.coordinator.rows import RoundStatus, RunStatus
-from matl.coordinator.schema import events
 from matl.coordinator.service import Service
+from matl.coordinator.storage.rows import RoundStatus, RunStatus
+from matl.coordinator.storage.schema import events
 from matl.protocol.messages import EventView
 
 __all__ = ["PATIENCE", "Say", "latest_event", "line_of", "telling"]

@@ -23,8 +23,8 @@ from threadpoolctl import threadpool_limits
 from matl.attest.canonical import unix_ms
 from matl.attest.claims import Clock, system_clock
 from matl.attest.receipts import Receipt, sign_receipt
-from matl.coordinator.judge import JudgeAnswer
-from matl.coordinator.judging import figures_of, verdicts_of
+from matl.coordinator.rounds.judge import JudgeAnswer
+from matl.coordinator.rounds.judging import figures_of, verdicts_of
 from matl.errors import InvalidValueError, MatlError, ProtocolError
 from matl.oracle.attesting import Attester
 from matl.oracle.keys import OracleKeys

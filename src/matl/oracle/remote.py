@@ -16,7 +16,7 @@ from matl.client.evidence import OraclePins
 from matl.client.oracle_line import NO_ORACLE, OracleLine
 from matl.client.retrying import Retrying
 from matl.client.sealed import OracleWatch
-from matl.coordinator.judge import JudgeAnswer, JudgeRequest
+from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest
 from matl.errors import AttestationError, InvalidValueError, ProtocolError, ServiceError, StateError, UndecidedError
 from matl.oracle.wire import LENGTH, Brief, Signed, pack_brief, unpack_answer
 from matl.protocol.problems import Code
@@ -85,7 +85,7 @@ class OracleSource(BaseModel):
 
 
 class RemoteJudge:
-    """Judges rounds by asking an oracle; a `matl.coordinator.judge.Judge`.
+    """Judges rounds by asking an oracle; a `matl.coordinator.rounds.judge.Judge`.
 
     Before anything is asked, the oracle has to prove to be what is pinned; every answer is signed by a key for which
     evidence vouches that answers this very answer, and so may be as old as it likes. What the oracle judged before is

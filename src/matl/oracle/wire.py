@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
-from matl.coordinator.judge import JudgeAnswer, JudgeRequest, MemberVerdict
+from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest, MemberVerdict
 from matl.errors import ProtocolError, StateError
 from matl.protocol.messages import SpecView
 from matl.protocol.oracle import JudgementText
