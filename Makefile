@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-codec bench-private-training bench-private-attack bench-secagg bench-privacy-figures bench-noise bench-service soak crash fuzz api api-check gpu-report check-container clean
+.PHONY: help run test lint format venv venv-all docs docs-serve bench-aggregators bench-simulate bench-trust bench-judging-memory bench-codec bench-private-training bench-private-attack bench-secagg bench-privacy-figures bench-noise bench-service soak crash fuzz api api-check gpu-report check-container clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ bench-simulate: $(VENV)/.run $(FLOWER_VENV)/.installed ## Compare speed and memo
 bench-trust: $(VENV)/.run ## Measure what judging costs beside plain averaging, in time, rounds and memory; a quarter of an hour
 	@$(BIN)/python benchmarks/trust.py $(ARGS)
 
+bench-judging-memory: $(VENV)/.run ## Measure the memory that judging 200 updates of 40 MB takes; half an hour and 17 GB of disk, deleted after
+	@$(BIN)/python benchmarks/judging_memory.py $(ARGS)
+
 bench-codec: $(VENV)/.all ## Measure bits, error and speed of private updates beside what else could be sent; takes minutes
 	@$(BIN)/python benchmarks/codec.py $(ARGS)
 
@@ -87,9 +90,11 @@ fuzz: $(VENV)/.dev ## Throw bytes at every decoder, guided by coverage; half an 
 
 api: $(VENV)/.dev ## Write the interface documents under docs/api/ anew
 	@$(BIN)/python -m matl.coordinator.interface --write docs/api
+	@$(BIN)/python -m matl.oracle.interface --write docs/api
 
-api-check: $(VENV)/.dev ## Check that the documents under docs/api/ are what the coordinator serves, over gRPC too
+api-check: $(VENV)/.dev ## Check that the documents under docs/api/ are what coordinator and oracle serve, over gRPC too
 	@$(BIN)/python -m matl.coordinator.interface --check docs/api
+	@$(BIN)/python -m matl.oracle.interface --check docs/api
 	@$(BIN)/python proto/generate.py --check
 
 gpu-report: $(VENV)/.all ## Check torch on a GPU against the CPU, measure both, and rewrite docs/gpu-validation.md

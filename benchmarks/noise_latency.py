@@ -2,7 +2,7 @@
 
 ::
 
-    python benchmarks/noise_latency.py            # writes benchmarks/results/noise_latency.{json,md}; a minute or two
+    python benchmarks/noise_latency.py            # writes benchmarks/results/noise_latency.{json,md}; some minutes
     python benchmarks/noise_latency.py --quick    # a fiftieth of the samples, and few quantiles
 
 Durations come as a host's metrics would get them: from events, whose histograms are added up. A quantile is shown only
@@ -26,10 +26,12 @@ from common import markdown, write
 
 from matl.codec import BlockLayout
 from matl.events import Event
+from matl.privacy import _encode
 from matl.privacy.certificate import Instance
 from matl.privacy.encoder import Encoder
 from matl.privacy.table import skellam_table
 from matl.privacy.timing import BLOCK_WORDS, Histogram, Stopwatch
+from matl.privacy.words import Words
 
 INSTANCE = Instance(
     bits=8,
@@ -43,7 +45,8 @@ INSTANCE = Instance(
 )
 """The published one with epsilon 8; how long encoding takes does not depend on it."""
 FRACTION = 0.375
-SIZES = {50_000: 100_000, 1_000_000: 1_000}  # parameters, and how often they are encoded
+SIZES = {50_000: 100_000, 1_000_000: 10_000}  # parameters, and how often they are encoded
+PARTS = 10_000  # samples of the noise of the largest of them, and of its kernel
 SAMPLES = 100_000  # of what takes microseconds
 ROUND = 1_000  # encodings that one event tells of
 WARM = 50  # encodings that are not counted: they compile, and fill caches
@@ -104,6 +107,23 @@ def encodings(size: int, samples: int) -> list[dict[str, Any]]:
     return [
         *rows_of(f"noise of {BLOCK_WORDS} words, in d = {size:,}", merged(events, "noise")),
         *rows_of(f"whole encoding, d = {size:,}", merged(events, "encode")),
+    ]
+
+
+def parts(size: int, samples: int) -> list[dict[str, Any]]:
+    """All noise of one update, and what of it is the compiled loop: rounding and noise for words that are drawn."""
+    encoder = Encoder(INSTANCE, BlockLayout(size, fraction=FRACTION), 1.0)
+    X = encoder.fixed_point(np.random.default_rng(0).standard_normal(size).astype(np.float32), 0)
+    drawn, out, (starts, thresholds) = Words().take(len(X)), np.empty(len(X), encoder.dtype), encoder._search
+    least, mask = -(len(INSTANCE.table) // 2), (1 << INSTANCE.bits) - 1
+
+    def kernel(_: int) -> None:
+        _encode.round_and_add_noise(X, drawn, starts, thresholds, least, mask, out)
+
+    what = f"{len(X):,} words, d = {size:,}"
+    return [
+        *small(f"all noise: {what}", lambda _: encoder.randomise(X), samples),
+        *small(f"its kernel: {what}", kernel, samples),
     ]
 
 
@@ -170,10 +190,13 @@ def main() -> None:
     for size, samples in SIZES.items():
         rows += encodings(size, samples // share)
         print(table(rows[-4:]), file=sys.stderr, flush=True)
+    rows += parts(max(SIZES), PARTS // share)
+    print(table(rows[-4:]), file=sys.stderr, flush=True)
     steps = {clock: max(row["step_ns"] for row in rows if row["clock"] == clock) for clock in ("wall", "cpu")}
     remarks = (
-        f"One thread, b = 8, a sketch of {FRACTION:g} of the rows; caches warm, garbage collection on. *cpu* is CPU "
-        f"time of the thread. Two readings of a clock were never less than {steps['wall']} ns (wall) and "
+        f"One thread, b = 8, a sketch of {FRACTION:g} of the rows; caches warm, garbage collection on. *All noise* is "
+        "randomness, rounding and noise of an update, *its kernel* the compiled loop over words that are drawn. *cpu* "
+        f"is CPU time of the thread. Two readings of a clock were never less than {steps['wall']} ns (wall) and "
         f"{steps['cpu']} ns (cpu) apart, which is a tick or what a reading takes; *nothing* is what readings add to "
         "every duration, and what is below two steps is not told apart from it. In brackets: where the quantile is in "
         "95 of 100 runs, if durations are independent. A quantile is within 1 %, and shown if a hundred durations were "

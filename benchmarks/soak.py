@@ -8,6 +8,9 @@
 The coordinator is ``matl serve`` in a process of its own. Every client has a key and an identity, and in each round
 asks for it, fetches the model of 100,000 parameters, and sends a signed update of its own; nobody trains. What was
 acknowledged goes into a ledger that the coordinator has nothing to do with, from which every round is replayed.
+
+It fails if an update counts other than once, or if the coordinator's memory grows: by more than 2 % per round over the
+second half of the rounds, of the least it was once warm.
 """
 
 from __future__ import annotations
@@ -45,6 +48,9 @@ from matl.screening import encode_payload
 T = TypeVar("T")
 HIDDEN = 1333  # 64 x 1333 + 1333 + 1333 x 10 + 10 = 99,985 parameters
 PATIENCE = 600.0
+WARM_UP = 2  # rounds in which caches fill and pools of threads and connections grow
+LEAST_ROUNDS = 10  # of fewer the second half says nothing
+MOST_GROWTH = 0.02  # per round, of the least memory once warm; a round of updates that stay would be far more
 
 
 @dataclass
@@ -155,6 +161,35 @@ async def watch(coordinator: Coordinator, load: Load, clients: int) -> list[floa
         return memory
 
 
+@dataclass(frozen=True)
+class Growth:
+    """What became of the memory (MiB) after the first rounds, and by how much it grew per round in the second half."""
+
+    least: float
+    most: float
+    slope: float
+    allowed: float
+
+    @classmethod
+    def of(cls, memory: list[float]) -> Growth | None:
+        """That of the memory after each round; ``None`` of too few rounds."""
+        if len(memory) < LEAST_ROUNDS:
+            return None
+        warm, half = memory[WARM_UP:], memory[len(memory) // 2 :]
+        slope = float(np.polyfit(np.arange(len(half)), half, 1)[0])
+        return cls(min(warm), max(warm), slope, MOST_GROWTH * min(warm))
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty if nothing is."""
+        if self.slope <= self.allowed:
+            return ""
+        return f"memory grows by {self.slope:.2f} MiB per round over the second half, allowed are {self.allowed:.2f}"
+
+    def __str__(self) -> str:
+        return f"{self.least:.0f} to {self.most:.0f}, {self.slope:+.1f}"
+
+
 async def _attack(coordinator: Coordinator, load: Load, clients: int) -> tuple[list[float], float]:
     invitation = await asyncio.to_thread(coordinator.invite, clients)
     watching = asyncio.create_task(watch(coordinator, load, clients))
@@ -194,6 +229,9 @@ def main() -> None:
     problems = list(found.problems)
     if told != wanted or counted != wanted:
         problems.append(f"expected {wanted} updates, {told} were acknowledged and {counted} counted")
+    growth = Growth.of(memory)
+    if growth is not None and growth.problem:
+        problems.append(growth.problem)
     row = {
         "clients": options.clients,
         "rounds": options.rounds,
@@ -206,24 +244,24 @@ def main() -> None:
         "acknowledged_p99_ms": round(1e3 * float(np.percentile(load.until_acknowledged, 99)), 1),
         "told_to_come_back": load.refused,
         "memory_mib": [round(value, 1) for value in memory],
+        "memory_growth": None if growth is None else {name: round(value, 2) for name, value in vars(growth).items()},
         "problems": problems,
     }
     if options.json:
         print(json.dumps(row, indent=1))
     else:
         head = ["clients", "rounds", "acknowledged", "counted", "updates/s", "submit p50", "p99"]
-        head.append("memory in MiB: first round, half, last")
-        shown = [f"{value:.0f}" for value in (memory[0], memory[len(memory) // 2], memory[-1])] if memory else []
+        head.append(f"memory in MiB after round {WARM_UP}; per round, second half")
         line = [
             str(row["clients"]), str(row["rounds"]), str(row["acknowledged"]), str(row["counted"]),
             str(row["updates_per_second"]), f"{row['submit_p50_ms']} ms", f"{row['submit_p99_ms']} ms",
-            ", ".join(shown),
+            "too few rounds" if growth is None else str(growth),
         ]  # fmt: skip
         remarks = (
             f"{options.hidden * 75 + 10:,} parameters; clients and coordinator share the machine. Updates per second "
             "are over everything, enrolment and fetching the model included. Clients that are told to come back later "
             f"do; with that, 99 % were acknowledged within {row['acknowledged_p99_ms'] / 1e3:.1f} s. Memory is the "
-            "coordinator's own after a round, files apart."
+            f"coordinator's own after a round, files apart; growth of {MOST_GROWTH:.0%} of the least per round fails."
         )
         print(write(options.out, markdown(head, [line]), remarks, [row], time.perf_counter() - began))
     if problems:

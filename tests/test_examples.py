@@ -20,6 +20,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 ALONE = {"target": 1, "quorum": 1}
 
 
+@pytest.mark.parametrize("name", ["custom_attack", "custom_evidence", "custom_mode"])
+def test_what_is_added_fits_on_a_screen(name):
+    assert len((EXAMPLES / f"{name}.py").read_text("utf-8").splitlines()) < 40
+
+
 def run(folder, path, *arguments):
     """What an example prints in an interpreter and a folder of its own."""
     done = subprocess.run(

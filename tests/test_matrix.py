@@ -49,6 +49,24 @@ def test_take(stored):
             matrix.take(np.array([outside]))
 
 
+def test_rows_are_scaled_where_the_matrix_has_room_and_no_other_row_is_copied(stored):
+    X, matrix = stored
+    made = []
+
+    def allocate(shape):
+        made.append(np.empty(shape, np.float32))
+        return made[-1]
+
+    matrix = UpdateMatrix([shard for shard, _ in matrix.shards()], allocate=allocate)
+    assert matrix.scaled(np.ones(7)) is matrix
+    factors = np.array([1.0, 0.3, 1.0, 1.0, 0.7, 0.1, 1.0])
+    scaled = matrix.scaled(factors)
+    assert scaled.dense().tobytes() == (X * factors[:, None].astype(np.float32)).tobytes()
+    np.testing.assert_array_equal(matrix.dense(), X)
+    assert [array.shape for array in made] == [(3, 5)]
+    assert scaled.allocate is matrix.take(np.array([2, 1])).allocate is allocate
+
+
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=5), st.data())
 def test_any_way_of_cutting_is_the_same_matrix(lengths, data):
     X = np.arange(sum(lengths) * 3, dtype=np.float32).reshape(-1, 3)
@@ -62,6 +80,7 @@ def test_nothing_is_copied_without_need(tmp_path):
     X = np.zeros((4, 3), np.float32)
     assert np.shares_memory(UpdateMatrix(X).dense(), X)
     assert np.shares_memory(UpdateMatrix([X, X.copy()]).rows(1, 3), X)
+    assert all(np.shares_memory(shard, X) for shard, _ in UpdateMatrix(X).take(np.array([3, 0, 1])).shards())
     X.tofile(tmp_path / "x")
     assert isinstance(UpdateMatrix(np.memmap(tmp_path / "x", np.float32, "r", shape=(4, 3))).dense(), np.memmap)
 

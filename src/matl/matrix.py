@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,9 +12,17 @@ from matl import validate
 from matl.errors import InvalidValueError
 from matl.params import Float32
 
-__all__ = ["UpdateMatrix"]
+__all__ = ["Allocate", "UpdateMatrix", "in_memory"]
+
+Allocate: TypeAlias = Callable[[tuple[int, int]], Float32]
+"""Makes an array of some shape (n, d): in memory, or in a file where many rows would not fit."""
 
 _NORM_WIDTH = 4096  # columns per step, so that no n x d copy is made
+
+
+def in_memory(shape: tuple[int, int]) -> Float32:
+    """A new array in memory, not filled."""
+    return np.empty(shape, np.float32)
 
 
 class UpdateMatrix:
@@ -27,6 +35,13 @@ class UpdateMatrix:
     ----------
     shards : array of shape (n, d), or sequence of arrays of shape (n_k, d)
         Row blocks in order. ``numpy.memmap`` arrays stay on disk until they are read.
+    allocate : callable
+        Makes room for more rows of the same kind, where these lie: who judges them may need as many again.
+
+    Attributes
+    ----------
+    allocate : callable
+        The same.
 
     Examples
     --------
@@ -41,7 +56,7 @@ class UpdateMatrix:
     [(3, 2), (3, 1)]
     """
 
-    def __init__(self, shards: NDArray[Any] | Sequence[NDArray[Any]]) -> None:
+    def __init__(self, shards: NDArray[Any] | Sequence[NDArray[Any]], *, allocate: Allocate = in_memory) -> None:
         if isinstance(shards, np.ndarray) and shards.ndim != 2:
             raise InvalidValueError(
                 f"expected X of shape (n, d), one row per client, got shape {shards.shape}; X[None] is a row"
@@ -55,6 +70,7 @@ class UpdateMatrix:
         with np.errstate(over="ignore"):
             self._shards: list[Float32] = [np.asanyarray(part, dtype=np.float32, order="C") for part in parts]
         self._starts = np.cumsum([0, *(len(part) for part in self._shards)])
+        self.allocate = allocate
 
     @classmethod
     def of(cls, X: ArrayLike) -> UpdateMatrix:
@@ -114,10 +130,40 @@ class UpdateMatrix:
         return np.sqrt(squares)
 
     def take(self, indices: NDArray[np.intp]) -> UpdateMatrix:
-        """The rows at ``indices``, in that order, in memory."""
-        shard = np.searchsorted(self._starts, indices, side="right") - 1
-        picked = [self._shards[s][i - self._starts[s]] for s, i in zip(shard, indices, strict=True)]
-        return UpdateMatrix(np.stack(picked) if picked else np.empty((0, self.shape[1]), np.float32))
+        """The rows at ``indices`` (k,), in that order; none is copied.
+
+        Raises
+        ------
+        IndexError
+            There is no such row.
+        """
+        if np.any((indices < 0) | (indices >= len(self))):
+            raise IndexError(f"expected rows 0 to {len(self) - 1}, got {indices.min()} to {indices.max()}")
+        if not len(indices):
+            return UpdateMatrix(self._shards[0][:0], allocate=self.allocate)
+        cuts = np.flatnonzero((np.diff(indices) != 1) | np.isin(indices[1:], self._starts)) + 1
+        runs = [self.rows(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, cuts)]
+        return UpdateMatrix(runs, allocate=self.allocate)
+
+    def scaled(self, factors: NDArray[np.float64]) -> UpdateMatrix:
+        """Every row times its factor (n,); only rows whose factor is not 1 are written anew, where these rows lie.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> UpdateMatrix.of([[1.0, 2.0], [3.0, 4.0]]).scaled(np.array([1.0, 0.5])).dense()
+        array([[1. , 2. ],
+               [1.5, 2. ]], dtype=float32)
+        """
+        changed = np.flatnonzero(factors != 1.0)
+        if not len(changed):
+            return self
+        written = self.allocate((len(changed), self.shape[1]))
+        for row, index in enumerate(changed.tolist()):
+            np.multiply(self.rows(index, index + 1)[0], np.float32(factors[index]), out=written[row])
+        order = np.arange(len(self))
+        order[changed] = len(self) + np.arange(len(changed))
+        return UpdateMatrix([*self._shards, written], allocate=self.allocate).take(order)
 
     def _gather(self, start: int, stop: int, columns: slice) -> Float32:
         parts = []

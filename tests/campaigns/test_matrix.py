@@ -31,7 +31,7 @@ from matl.campaigns.matrix.page import render
 from matl.campaigns.matrix.published import Published
 from matl.campaigns.matrix.results import Results
 from matl.campaigns.matrix.tables import Grid, not_applicable, tables
-from matl.campaigns.statistics import holm, t_test
+from matl.campaigns.statistics import binomial_interval, holm, t_test
 from matl.errors import ConfigError, RunInterrupted, StateError
 from matl.simulation import build_simulation, execute, honest_only
 
@@ -157,6 +157,18 @@ def test_every_cell_is_checked_before_any_runs() -> None:
         _ = matrix.cells
     assert "did you mean 'sign_flip'?" in str(caught.value)
     assert "rule 'krum' has no option 'g'" in str(caught.value).replace("aggregator 'krum'", "rule 'krum'")
+
+
+def test_a_row_in_which_nobody_would_attack_is_refused(tmp_path: Path) -> None:
+    matrix = replace(TINY, values={**VALUES, "clients": 4}, fractions=(0.2, 0.25), also={"sign_flip": (0.1,)})
+    with pytest.raises(ConfigError) as caught:
+        run_matrix(matrix, out=tmp_path / "refused")
+    assert caught.value.problems == [
+        f"fractions: {fraction} of 4 clients, rounded down, is nobody, and the row would have no attack; take at least "
+        "0.25, or more clients"
+        for fraction in (0.1, 0.2)
+    ]
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_file_that_is_none_is_told_with_the_matrices_there_are() -> None:
@@ -364,10 +376,27 @@ def test_cells_outside_a_bound_are_marked_and_explained() -> None:
 
 def test_detection_tells_shares_and_numbers() -> None:
     results = invented()
-    assert cell(results, "Detection by mode1", "sign flip, 20 %", "caught") == "90.0 ± 0.0, 27 of 30"
-    assert cell(results, "Detection by mode1", "nobody attacks", "accused") == "5.0 ± 0.0, 6 of 150"
+    assert cell(results, "Detection by mode1", "sign flip, 20 %", "caught") == "90.0 ± 0.0, 27 of 30 (73.5 to 97.9)"
+    assert cell(results, "Detection by mode1", "nobody attacks", "accused") == "5.0 ± 0.0, 6 of 150 (1.5 to 8.5)"
     assert cell(results, "Detection by mode1", "nobody attacks", "caught") == "\u2013"
     assert cell(results, "Detection by mode1", "sign flip, 20 %", "AUROC") == "0.975 ± 0.000"
+
+
+def test_nobody_accused_is_not_taken_for_certainty() -> None:
+    results = invented(fpr=0.0)
+    told = "0.0 ± 0.0, 0 of 150 (0.0 to 2.4)"
+    assert cell(results, "Detection by mode1", "nobody attacks", "accused") == told
+    assert cell(results, "Worst cases", "mode1", "accused, nobody attacks") == told
+    for title in ("Detection by mode1", "Worst cases"):
+        assert "(Clopper and Pearson)" in grid(results, title).caption
+
+
+def test_captions_say_what_a_fraction_is_in_clients() -> None:
+    assert SKETCH.rounded == ""  # 20 % of 50 are 10
+    matrix = replace(SKETCH, fractions=(0.2, 0.45), also={"sign_flip": (0.33,)})
+    assert matrix.rounded == "Of 50 clients 33 % are 16 (32 %), 45 % are 22 (44 %)."
+    assert all(one.caption.endswith(matrix.rounded) for one in tables(Results(matrix, invented().rows)))
+    assert replace(SKETCH, fractions=(0.29,), values={"clients": 100}).rounded == ""  # 28.999999999999996
 
 
 def test_rounds_to_the_ceiling_count_who_never_gets_there() -> None:
@@ -445,7 +474,37 @@ def test_files_hold_every_cell_and_say_where_they_come_from(done: tuple[Path, li
         assert line in text
 
 
+# Presets
+
+
+def test_the_digits_matrix_runs(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    matrix = read_matrix("digits", rounds=2, seeds=(10,), attacks=("sign_flip", "alie"), fractions=(0.4,))
+    rows = run_matrix(matrix, out=tmp_path / "digits", jobs=1)
+    summary = write_matrix_report(tmp_path / "digits")
+    assert len(rows) == len(matrix.cells) == 2 + (1 + 2) * 7
+    assert not summary.failures
+    assert not any(row["not_applicable"] for row in rows)
+    assert all(row["accuracy"] > 0.3 for row in rows if row["attack"] == "none" and row["rule"] == "mode1")
+    assert {row["malicious"] for row in rows if row["attack"] != "none"} == {12}
+    assert {one.topic for one in summary.grids} >= {"overview", "accuracy", "margins", "detection", "fairness", "speed"}
+
+
+def test_without_skew_the_partition_stands_in_the_place_of_alpha() -> None:
+    iid, mild, main = (read_matrix(name) for name in ("iid", "mild", "main"))
+    assert (iid.skew(iid.alphas[0]), mild.skew(mild.alphas[0])) == ("iid", "\u03b1 = 1")
+    assert {cell.config.partition for cell in iid.cells} == {"iid"}
+    assert iid.rows == mild.rows
+    assert {key: value for key, value in iid.values.items() if key != "partition"} == mild.values == main.values
+
+
 # Statistics
+
+
+@pytest.mark.parametrize(("found", "total"), [(0, 500), (12, 500), (500, 500), (1, 1), (3, 4)])
+def test_binomial_interval_agrees_with_scipy(found: int, total: int) -> None:
+    exact = stats.binomtest(found, total).proportion_ci(method="exact")
+    assert binomial_interval(found, total) == pytest.approx((exact.low, exact.high))
 
 
 def test_t_test_and_holm_agree_with_scipy() -> None:

@@ -12,6 +12,7 @@ from matl.campaigns.trackers import TRACKERS, open_stores, require_trackers, tra
 from matl.errors import MissingExtraError, RunInterrupted, StorageError, UnknownNameError
 from matl.events import Event
 from matl.simulation import RunConfig
+from matl.simulation.private import PrivacyConfig
 
 CONFIG = RunConfig(
     dataset="synthetic",
@@ -145,6 +146,23 @@ def test_only_rounds_are_logged(tmp_path):
     with track(["tensorboard"], tmp_path, CONFIG) as sink_for:
         sink_for("mode0")(Event("client_quarantined", "r", 0, {"client": "a", "reason": "because"}))
     assert not [key for key in scalars(tmp_path / "tensorboard" / "mode0") if key[0]]
+
+
+def test_how_long_noise_takes_is_logged(tmp_path):
+    pytest.importorskip("tensorboardX", reason="tensorboardX is not installed")
+    private = CONFIG.model_copy(
+        update={"attack": "none", "mode": "plain", "privacy": PrivacyConfig(epsilon=50.0, budget_bits=20.0)}
+    )
+    with track(["tensorboard"], tmp_path, private) as sink_for:
+        run_with_ceiling(private, out=tmp_path / "out", ceiling=False, sink_for=sink_for)
+    found = scalars(tmp_path / "tensorboard" / "fedavg")
+    names = [
+        f"latency/{span}/{c}_ns/{q}"
+        for span in ("encode", "noise")
+        for c in ("wall", "cpu")
+        for q in ("p50", "p99", "p999")
+    ]
+    assert all(found[name, 2] > 0 for name in names)
 
 
 def test_trackers_that_are_not_known_or_not_installed(tmp_path, monkeypatch):

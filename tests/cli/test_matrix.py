@@ -50,6 +50,7 @@ def test_a_file_is_run_and_its_folder_bears_its_name(run, tmp_path):
         (("no-such.toml",), "neither a file nor a matrix that comes with MATL"),
         (("--seeds", "a-b"), "--seeds: expected whole numbers or from-to separated by commas, got 'a-b'"),
         (("--fractions", "half"), "--fractions: expected numbers separated by commas, got 'half'"),
+        (("--clients", "4", "--fractions", "0.2"), "fractions: 0.2 of 4 clients, rounded down, is nobody"),
         (("--rules", "kurm"), "unknown rule 'kurm' (did you mean 'krum'?)"),
         (("--resume", "."), "holds no matrix"),
         (("digits", "--resume", "."), "got also digits"),

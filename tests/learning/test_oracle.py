@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from matl.errors import InvalidValueError
+from matl.learning import oracle as module
 from matl.learning.datasets import Dataset
 from matl.learning.local import LocalTraining
 from matl.learning.oracle import RootOracle
@@ -43,6 +44,25 @@ def test_atoms_are_negative_gradients_of_the_named_label(oracle, task, params):
         y = np.full((1, len(X)), label)
         expected = -task.loss_and_gradient(params[None], X[None], y)[1][0]
         np.testing.assert_allclose(atom, expected, atol=1e-6)
+
+
+def test_how_many_models_are_worked_on_at_a_time_and_where_they_lie_changes_no_bit(oracle, params, monkeypatch):
+    def asked(*allocate):
+        shadows = Shadows.draw(CLASSES, 21, seed=0)
+        atoms = oracle.atoms(params, 1, *allocate)
+        return atoms.honest, atoms.poison, oracle.honest(params, shadows, 3, 0, *allocate)
+
+    made = []
+
+    def allocate(shape):
+        made.append(np.full(shape, np.nan, np.float32))
+        return made[-1]
+
+    at_once = asked()
+    monkeypatch.setattr(module, "_NUMBERS", 3 * params.size)
+    for few in (asked(), asked(allocate)):
+        assert [array.tobytes() for array in few] == [array.tobytes() for array in at_once]
+    assert [array.shape for array in made] == [(CLASSES**2, params.size), (21, params.size)]
 
 
 def test_folds_are_disjoint_stratified_and_the_whole_root(oracle):

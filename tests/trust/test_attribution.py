@@ -1,10 +1,12 @@
+from dataclasses import fields
+
 import numpy as np
 import pytest
 from scipy.optimize import nnls as scipy_nnls
 
 from matl.errors import InvalidValueError
 from matl.matrix import UpdateMatrix
-from matl.trust.attribution import attribute, nnls
+from matl.trust.attribution import attribute, attribute_both, nnls
 from matl.trust.oracle import Atoms
 
 CLASSES, SIZE = 4, 300
@@ -43,6 +45,19 @@ def test_a_row_does_not_depend_on_the_other_rows():
     together = nnls(A.T @ A, targets @ A, steps=50)
     alone = nnls(A.T @ A, targets[2:3] @ A, steps=50)
     np.testing.assert_allclose(together[2:3], alone, rtol=1e-12)
+
+
+def test_one_reading_explains_updates_and_the_same_sent_backwards_to_the_same_bits(atoms):
+    X = np.random.default_rng(3).normal(size=(6, SIZE)).astype(np.float32)
+    X[0], X[1] = 0.0, atoms.honest[1]
+    for found, shown in zip(attribute_both(UpdateMatrix(X), atoms), (X, -X), strict=True):
+        alone = attribute(UpdateMatrix(shown), atoms)
+        for item in fields(alone):
+            assert getattr(found, item.name).tobytes() == getattr(alone, item.name).tobytes(), item.name
+
+
+def test_reach_is_the_norm_of_the_honest_directions(atoms):
+    assert atoms.reach.tobytes() == np.linalg.norm(atoms.honest, axis=1).tobytes()
 
 
 def test_clean_training_is_explained_without_relabelling(atoms):

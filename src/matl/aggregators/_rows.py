@@ -83,9 +83,7 @@ class Rows:
             result = Rows(self._X, self._mixing[indices])
             result._basis_gram = self._basis_gram
             return result
-        shard_starts = [first for _, first in self._X.shards()]
-        cuts = np.flatnonzero((np.diff(indices) != 1) | np.isin(indices[1:], shard_starts)) + 1
-        result = Rows(UpdateMatrix([self._X.rows(int(run[0]), int(run[-1]) + 1) for run in np.split(indices, cuts)]))
+        result = Rows(self._X.take(indices))
         if self._basis_gram is not None:
             kept = np.append(indices, len(self._X))
             result._basis_gram = self._basis_gram[np.ix_(kept, kept)]

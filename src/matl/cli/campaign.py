@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from matl.campaigns.compare import CEILING, run_with_ceiling
-from matl.campaigns.presets import CAMPAIGNS, CSV_COLUMNS, campaign, progress_rows
+from matl.campaigns.presets import CAMPAIGNS, CSV_COLUMNS, MARK, campaign, progress_rows
 from matl.campaigns.report import write_report
 from matl.campaigns.results import write_csv
 from matl.cli import options
@@ -55,8 +55,8 @@ def run_campaign(
         chosen = campaign(number or 0, given)
     with_ceiling = (resume / CEILING).is_dir() if resume is not None else ceiling
     shown = verbosity(quiet, False, as_json=as_json)
-    if shown >= 0 and number in CAMPAIGNS and CAMPAIGNS[number].reduced:
-        stderr.print(f"{CAMPAIGNS[number].title}: {CAMPAIGNS[number].reduced}", markup=False)
+    if shown >= 0 and number in CAMPAIGNS and (reduced := CAMPAIGNS[number].reduced(chosen.clients)):
+        stderr.print(f"{CAMPAIGNS[number].title}: {reduced}", markup=False)
     with (
         options.folder(resume or out, f"campaign-{number}-seed{chosen.seed}") as target,
         stop_on_interrupt() as stop,
@@ -66,6 +66,7 @@ def run_campaign(
             chosen,
             out=target,
             ceiling=with_ceiling,
+            mark=(MARK, f"campaign = {number}\n"),
             resume=resume is not None,
             workers=workers,
             sink_for=sink_for,

@@ -14,6 +14,7 @@ from matl.errors import InvalidValueError
 from matl.learning.datasets import Dataset
 from matl.learning.local import LocalTraining, train_locally
 from matl.learning.tasks import Task
+from matl.matrix import Allocate, in_memory
 from matl.params import Float32, values_hash
 from matl.state import digest
 from matl.trust.calibration import SIZES, Shadows
@@ -26,6 +27,7 @@ _SHIFT = 1 / 16
 A few root samples have to stand for all that clients hold. Chosen on development seeds 0-2."""
 _MOST_HELD = SIZES[-1]
 _AT_ONCE = 16  # simulated clients whose samples are gathered at a time
+_NUMBERS = 2**22  # parameters of models that are worked on at a time, 16 MiB, or one model; no bit depends on it
 
 
 class RootOracle:
@@ -104,19 +106,24 @@ class RootOracle:
         data = [values_hash(self.root.X), values_hash(self.root.y)]
         return digest(["root-oracle", 3, task, data, self.recipe.as_dict(), _SHIFT, self.seed])
 
-    def atoms(self, params: Float32, fold: int) -> Atoms:
+    def atoms(self, params: Float32, fold: int, allocate: Allocate = in_memory) -> Atoms:
         """See `matl.trust.oracle.Oracle`. Cost: K^2 passes over one class of one fold."""
         classes = self.num_classes
-        gradients = np.empty((classes, classes, params.size), np.float32)
-        models = np.repeat(params[None], classes, axis=0)
-        labels = np.arange(classes)
+        pairs = np.argwhere(~np.eye(classes, dtype=bool)).astype(np.int64)
+        rows = allocate((classes * classes, params.size))
+        order = [(label, label) for label in range(classes)] + [(true, false) for true, false in pairs.tolist()]
+        row_of = {pair: row for row, pair in enumerate(order)}
+        block = _at_once(classes, params)
         for true in range(classes):
             X = self._variants[self._folds[fold][true]].reshape(-1, self.root.X.shape[1])
-            y = np.repeat(labels[:, None], len(X), axis=1)
-            gradients[true] = self.task.loss_and_gradient(models, np.repeat(X[None], classes, axis=0), y)[1]
-        wrong = ~np.eye(classes, dtype=bool)
-        pairs = np.argwhere(wrong).astype(np.int64)
-        return Atoms(honest=-gradients[labels, labels], poison=-gradients[wrong], pairs=pairs)
+            for start in range(0, classes, block):
+                labels = np.arange(start, min(start + block, classes))
+                models, inputs = (np.repeat(values[None], len(labels), axis=0) for values in (params, X))
+                y = np.repeat(labels[:, None], len(X), axis=1)
+                gradients = self.task.loss_and_gradient(models, inputs, y)[1]
+                for label, gradient in zip(labels.tolist(), gradients, strict=True):
+                    np.negative(gradient, out=rows[row_of[true, label]])
+        return Atoms(honest=rows[:classes], poison=rows[classes:], pairs=pairs)
 
     def steps(self, samples: int) -> int:
         """See `matl.trust.oracle.Oracle`."""
@@ -127,15 +134,18 @@ class RootOracle:
         losses, _ = self.task.loss_and_gradient(params[None], self.root.X[None], self.root.y[None])
         return float(losses[0])
 
-    def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
+    def honest(
+        self, params: Float32, shadows: Shadows, seed: int, fold: int, allocate: Allocate = in_memory
+    ) -> Float32:
         """See `matl.trust.oracle.Oracle`. Cost: M times a client's own local training."""
-        updates = np.empty((len(shadows.sizes), params.size), np.float32)
+        updates = allocate((len(shadows.sizes), params.size))
+        block = _at_once(_AT_ONCE, params)
         steps = np.array([self.steps(int(size)) for size in shadows.sizes])
         for count in np.unique(steps):
             recipe = replace(self.recipe, epochs=None, steps=int(count))
             alike = np.flatnonzero(steps == count)
-            for start in range(0, len(alike), _AT_ONCE):
-                chosen = alike[start : start + _AT_ONCE]
+            for start in range(0, len(alike), block):
+                chosen = alike[start : start + block]
                 clients = [self._holding(i, shadows.mixes[i], int(shadows.sizes[i]), fold) for i in chosen.tolist()]
                 rngs = [np.random.default_rng([seed, i]) for i in chosen.tolist()]
                 updates[chosen] = train_locally(self.task, params, clients, recipe, rngs)
@@ -161,6 +171,11 @@ class RootOracle:
         members = np.concatenate(own)[starts[labels] + rng.integers(counts[labels])]
         X = self._variants[members, rng.integers(self._variants.shape[1], size=size)]
         return Dataset(self.root.name, X, labels.astype(np.int64), self.num_classes, self.root.shape)
+
+
+def _at_once(most: int, params: Float32) -> int:
+    """How many models to work on at a time."""
+    return max(1, min(most, _NUMBERS // params.size))
 
 
 def _moved(data: Dataset) -> Float32:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from matl import validate
 from matl.aggregators import NNM, ROOT_DATA, Aggregator, Context
 from matl.errors import InvalidValueError, StateError
-from matl.matrix import UpdateMatrix
 from matl.params import Float32, ParamLayout
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.registry import describe
@@ -188,8 +187,7 @@ class Mode0:
             return np.zeros(cohort.params.size, np.float32), state["aggregator"], {}
         chosen = order[kept]
         X = cohort.X if np.array_equal(chosen, np.arange(len(weights))) else cohort.X.take(chosen)
-        if (weights[kept] < 1.0).any():
-            X = UpdateMatrix(X.dense() * weights[kept, None].astype(np.float32))
+        X = X.scaled(weights[kept])
         left = max(tolerated - (len(weights) - len(kept)), 0)
         f = min(left, max(self.aggregator.max_f(len(kept)), 0))
         context = Context(f=f, clients=tuple(cohort.ids[i] for i in chosen), seed=cohort.seed)

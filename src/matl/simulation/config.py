@@ -204,7 +204,7 @@ def load_config(path: Path | None, overrides: Mapping[str, Any], *, source: str 
             values = tomllib.loads(path.read_text("utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(str(path), [f"cannot be read: {error}; name an existing TOML file"]) from error
-        except (tomllib.TOMLDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
             raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
         source = f"{path} and {source}" if overrides else str(path)
     try:

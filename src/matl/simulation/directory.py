@@ -39,8 +39,9 @@ _VERDICT_COLUMNS = ["round", "client", "status", "weight", "reason"]
 _CHECKPOINT_VERSION = 2
 
 
-# The file whose presence says what a folder holds.
+# The file whose presence says what a folder holds; a campaign is a run besides, so its own stands first.
 _MARKS = {
+    "campaign.toml": ("campaign", "matl campaign"),
     "config.toml": ("run", "matl run"),
     "compare.toml": ("comparison", "matl compare"),
     "sweep.toml": ("sweep", "matl sweep"),
@@ -52,7 +53,7 @@ _MARKS = {
 
 
 def open_new(path: Path) -> None:
-    """Create a folder, or take one that holds no run, comparison, sweep, matrix or search yet.
+    """Create a folder, or take one that holds no run, campaign, comparison, sweep, matrix or search yet.
 
     Raises
     ------
@@ -174,7 +175,8 @@ class RunDirectory:
         path, run = self.path / "privacy.ledger", simulation.workload.run
         delta = Fraction(str(planned.demand.delta))
         with PrivacyLedger.open(path) if path.exists() else PrivacyLedger.create(path, run, delta=delta) as ledger:
-            ledger.declare(channel.codec, channel.mechanism.release)
+            what = {} if planned.instance is None else {"manifest": planned.manifest().sha256}
+            ledger.declare(channel.codec, channel.mechanism.release, **what)
 
             def charge(number: int, clients: Sequence[str]) -> None:
                 if ledger.last_round is None or number > ledger.last_round:

@@ -26,6 +26,7 @@ from matl.learning.server import StatefulOptimizer
 from matl.learning.tasks import Task, accuracy
 from matl.params import Float32
 from matl.privacy.planner import Plan
+from matl.privacy.timing import Stopwatch
 from matl.records import Rejection, RoundSpec, Update
 from matl.simulation.federation import Population
 from matl.simulation.fleet import Fleet, Trainer, open_fleet, read_only
@@ -33,7 +34,7 @@ from matl.simulation.randomness import derive_seed, stream
 from matl.simulation.scoring import EXCLUDED, RoundRecord, RoundReport, VerdictRow, count_statuses, score, share
 from matl.simulation.verdicts import publish, verdict_rows
 from matl.state import State
-from matl.workloads import Accepted, Encoded, Outcome, Sender, TrainingWorkload
+from matl.workloads import Accepted, Encoded, Outcome, Private, Sender, TrainingWorkload
 
 __all__ = ["Charge", "Simulation", "spend_nothing"]
 
@@ -122,7 +123,8 @@ class Simulation:
         state : State
             Where to begin: `init`, or what an earlier round yielded.
         sink : callable
-            Called with every event.
+            Called with every event; with distributed noise also with ``"latency"`` after every round, of how long its
+            encodings took, see `matl.privacy.timing.Stopwatch`.
         workers : int
             Processes that train the clients; the results do not depend on it.
         charge : callable
@@ -140,10 +142,21 @@ class Simulation:
         def lost(reason: str) -> None:
             sink(Event("workers_lost", run, int(state["workload"]["round"]), {"reason": reason}))
 
+        simulation, stopwatch = self._timed(sink)
         with threadpool_limits(1), open_fleet(self.trainer, workers, lost) as fleet:
             while int(state["workload"]["round"]) < self.rounds:
-                report, state = self._step(state, sink, fleet, charge)
+                report, state = simulation._step(state, sink, fleet, charge)
+                if stopwatch is not None:
+                    stopwatch.publish(report.record.round)
                 yield report, state
+
+    def _timed(self, sink: EventSink) -> tuple[Simulation, Stopwatch | None]:
+        """Itself with a stopwatch on its noise, if it draws any and somebody is to be told."""
+        channel = self.workload.channel
+        if sink is ignore or not isinstance(channel, Private):
+            return self, None
+        stopwatch = Stopwatch(sink, self.workload.run)
+        return replace(self, workload=replace(self.workload, channel=channel.timed(stopwatch))), stopwatch
 
     def check_remote(self) -> None:
         """Whether a host elsewhere tells its clients enough for what they do here.

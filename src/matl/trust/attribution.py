@@ -18,7 +18,7 @@ from matl.matrix import UpdateMatrix
 from matl.params import Float32
 from matl.trust.oracle import Atoms
 
-__all__ = ["Attribution", "attribute", "nnls"]
+__all__ = ["Attribution", "attribute", "attribute_both", "nnls"]
 
 _WIDTH = 4096  # columns per step of a projection
 _TINY = 1e-12
@@ -79,30 +79,55 @@ def attribute(X: UpdateMatrix, atoms: Atoms) -> Attribution:
     Cost O(n d K^2) for the projections, independent of d after that. It has no opinion about an all-zero update: every
     figure is then 0, ``alien`` included.
     """
-    directions = UpdateMatrix([atoms.honest, atoms.poison])
-    if directions.shape[1] != X.shape[1]:
-        raise InvalidValueError(f"expected atoms of {X.shape[1]} parameters, got {directions.shape[1]}")
-    classes = len(atoms.honest)
-    lengths, atom_lengths = X.norms(), directions.norms() + _TINY
-    gram = _products(directions, directions) / np.outer(atom_lengths, atom_lengths)
-    projections = _products(X, directions) / np.outer(lengths + _TINY, atom_lengths)
+    measured = _Measured.of(X, atoms)
+    return measured.explained(measured.projections)
 
-    honest = nnls(gram[:classes, :classes], projections[:, :classes], steps=_HONEST_STEPS)
-    full = nnls(gram, projections, steps=_ALL_STEPS)
-    honest_cosine = _cosine(honest, projections[:, :classes], gram[:classes, :classes])
-    full_cosine = _cosine(full, projections, gram)
-    moved = lengths > _TINY
-    amounts = full * lengths[:, None] / atom_lengths
-    return Attribution(
-        norms=lengths,
-        honest=honest,
-        gain=full_cosine - honest_cosine,
-        share=full[:, classes:].sum(axis=1) / (full.sum(axis=1) + _TINY),
-        alien=np.where(moved, 1.0 - full_cosine, 0.0),
-        relabelled=amounts[:, classes:],
-        work=amounts.sum(axis=1),
-        clean=honest * lengths[:, None] / atom_lengths[:classes],
-    )
+
+def attribute_both(X: UpdateMatrix, atoms: Atoms) -> tuple[Attribution, Attribution]:
+    """Explain every row of an (n, d) matrix, and the same sent backwards, from one reading of it; see `attribute`."""
+    measured = _Measured.of(X, atoms)
+    return measured.explained(measured.projections), measured.explained(0.0 - measured.projections)
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What is taken from n updates and k atoms: their lengths, and cosines of all pairs that an atom is in."""
+
+    classes: int
+    lengths: NDArray[np.float64]
+    atom_lengths: NDArray[np.float64]
+    gram: NDArray[np.float64]
+    projections: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, X: UpdateMatrix, atoms: Atoms) -> _Measured:
+        directions = UpdateMatrix([atoms.honest, atoms.poison])
+        if directions.shape[1] != X.shape[1]:
+            raise InvalidValueError(f"expected atoms of {X.shape[1]} parameters, got {directions.shape[1]}")
+        lengths, atom_lengths = X.norms(), directions.norms() + _TINY
+        gram = _products(directions, directions) / np.outer(atom_lengths, atom_lengths)
+        projections = _products(X, directions) / np.outer(lengths + _TINY, atom_lengths)
+        return cls(len(atoms.honest), lengths, atom_lengths, gram, projections)
+
+    def explained(self, projections: NDArray[np.float64]) -> Attribution:
+        """What explains updates of these lengths and projections (n, k)."""
+        classes, gram, lengths, atom_lengths = self.classes, self.gram, self.lengths, self.atom_lengths
+        honest = nnls(gram[:classes, :classes], projections[:, :classes], steps=_HONEST_STEPS)
+        full = nnls(gram, projections, steps=_ALL_STEPS)
+        honest_cosine = _cosine(honest, projections[:, :classes], gram[:classes, :classes])
+        full_cosine = _cosine(full, projections, gram)
+        moved = lengths > _TINY
+        amounts = full * lengths[:, None] / atom_lengths
+        return Attribution(
+            norms=lengths,
+            honest=honest,
+            gain=full_cosine - honest_cosine,
+            share=full[:, classes:].sum(axis=1) / (full.sum(axis=1) + _TINY),
+            alien=np.where(moved, 1.0 - full_cosine, 0.0),
+            relabelled=amounts[:, classes:],
+            work=amounts.sum(axis=1),
+            clean=honest * lengths[:, None] / atom_lengths[:classes],
+        )
 
 
 def nnls(

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from matl.matrix import Allocate, in_memory
 from matl.params import Float32
 from matl.trust.calibration import Shadows
 
@@ -35,6 +36,12 @@ class Atoms:
     poison: Float32
     pairs: NDArray[np.int64]
 
+    @property
+    def reach(self) -> Float32:
+        """Norms (K,) of the honest directions: how far each class moves the model per amount of training."""
+        # Row by row: all at once, NumPy would make an array of all squares.
+        return np.concatenate([np.linalg.norm(self.honest[row : row + 1], axis=1) for row in range(len(self.honest))])
+
 
 class Oracle(Protocol):
     """A validator's clean root data, the task, and the local recipe that clients follow.
@@ -51,8 +58,8 @@ class Oracle(Protocol):
     def num_classes(self) -> int:
         """Number of classes K."""
 
-    def atoms(self, params: Float32, fold: int) -> Atoms:
-        """Directions at parameters (d,) from one fold of the root."""
+    def atoms(self, params: Float32, fold: int, allocate: Allocate = in_memory) -> Atoms:
+        """Directions at parameters (d,) from one fold of the root, in an array that ``allocate`` makes."""
 
     def steps(self, samples: int) -> int:
         """Local steps that the recipe asks of a client with that many samples."""
@@ -60,7 +67,9 @@ class Oracle(Protocol):
     def loss(self, params: Float32) -> float:
         """Mean loss of parameters (d,) on the whole root."""
 
-    def honest(self, params: Float32, shadows: Shadows, seed: int, fold: int) -> Float32:
+    def honest(
+        self, params: Float32, shadows: Shadows, seed: int, fold: int, allocate: Allocate = in_memory
+    ) -> Float32:
         """Updates of simulated honest clients.
 
         Parameters
@@ -74,6 +83,8 @@ class Oracle(Protocol):
         fold : int
             The fold their samples come from. Simulated client j of a fold holds the same samples whenever it is asked
             for with the same mix and size, as real clients do; only the order of its mini-batches depends on ``seed``.
+        allocate : callable
+            Makes the array that is returned.
 
         Returns
         -------

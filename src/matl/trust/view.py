@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from matl.errors import UndecidedError
-from matl.matrix import UpdateMatrix
+from matl.matrix import Allocate, UpdateMatrix, in_memory
 from matl.params import Float32
-from matl.trust.attribution import Attribution, attribute
+from matl.trust.attribution import Attribution, attribute, attribute_both
 from matl.trust.calibration import Shadows
 from matl.trust.oracle import FOLDS, Atoms, Oracle
 from matl.trust.sketch import Sketch
@@ -40,10 +40,19 @@ class View:
     @classmethod
     def of(cls, X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> View:
         """Look at the rows of an (n, d) matrix. Cost: that of `attribute` and of the sketch."""
-        attribution = attribute(X, atoms)
+        return cls._of(attribute(X, atoms), X, atoms, sketch)
+
+    @classmethod
+    def of_both(cls, X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> tuple[View, Attribution]:
+        """Look at the rows, and at what explains the same sent backwards."""
+        attribution, flipped = attribute_both(X, atoms)
+        return cls._of(attribution, X, atoms, sketch), flipped
+
+    @classmethod
+    def _of(cls, attribution: Attribution, X: UpdateMatrix, atoms: Atoms, sketch: Sketch) -> View:
         lengths = attribution.norms[:, None] + np.finfo(np.float32).tiny
         directions = (sketch(X) / lengths).astype(np.float32)
-        clean = sketch(UpdateMatrix(atoms.honest)) / (np.linalg.norm(atoms.honest, axis=1, keepdims=True) + _TINY)
+        clean = sketch(UpdateMatrix(atoms.honest)) / (atoms.reach[:, None] + _TINY)
         explained = attribution.honest @ clean
         return cls(attribution, directions, (directions - explained).astype(np.float32))
 
@@ -67,20 +76,31 @@ class Simulated:
     flipped: Attribution
 
     @classmethod
-    def of(cls, oracle: Oracle, params: Float32, fold: int, shadows: Shadows, seed: int, sketch: Sketch) -> Simulated:
+    def of(
+        cls,
+        oracle: Oracle,
+        params: Float32,
+        fold: int,
+        shadows: Shadows,
+        seed: int,
+        sketch: Sketch,
+        allocate: Allocate = in_memory,
+    ) -> Simulated:
         """Simulate honest clients on one fold of the root, and explain them by the other.
+
+        The directions and, until it returns, the simulated updates lie where ``allocate`` makes room for them.
 
         Raises
         ------
         UndecidedError
             Training on the root diverged.
         """
-        atoms = oracle.atoms(params, fold)
-        updates = oracle.honest(params, shadows, seed, (fold + 1) % FOLDS)
-        if not (np.isfinite(updates).all() and np.isfinite(atoms.honest).all() and np.isfinite(atoms.poison).all()):
+        atoms = oracle.atoms(params, fold, allocate)
+        updates = oracle.honest(params, shadows, seed, (fold + 1) % FOLDS, allocate)
+        if not all(np.isfinite(row).all() for rows in (updates, atoms.honest, atoms.poison) for row in rows):
             raise UndecidedError(
                 "training on the validator's root data diverged, so there is nothing to compare updates with; "
                 "standardise the features or lower the learning rate"
             )
-        view = View.of(UpdateMatrix(updates), atoms, sketch)
-        return cls(atoms, view, attribute(UpdateMatrix(-updates), atoms))
+        view, flipped = View.of_both(UpdateMatrix(updates), atoms, sketch)
+        return cls(atoms, view, flipped)

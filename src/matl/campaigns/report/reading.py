@@ -104,7 +104,7 @@ def _load_run(directory: Path) -> Run:
     text = config.read_text("utf-8", errors="replace") if config.is_file() else ""
     try:
         settings = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # of its digits too, not of its grammar alone
         raise StateError(f"{config} is not valid TOML: {error}") from error
     result = _json(directory / "result.json")
     return Run(
