@@ -106,7 +106,11 @@ VERIFIER = AmdVerifier(roots={"Milan": ARK.spki, "Turin": ARK.spki})
 
 
 def policy_of(**changes: Any) -> SnpPolicy:
-    options = {"measurements": frozenset({MEASUREMENT.hex()}), "min_tcb": {"Milan": TCB, "Turin": TCB}}
+    options = {
+        "measurements": frozenset({MEASUREMENT.hex()}),
+        "min_tcb": {"Milan": TCB, "Turin": TCB},
+        "revoked": frozenset(),
+    }
     return SnpPolicy(**(options | changes))
 
 

@@ -24,9 +24,10 @@ from tests.attest.chains import (
 from tests.attest.samples import SECOND, at, refused, refused_if_at_all
 
 from matl.attest._der import context
-from matl.attest.android import AndroidPolicy, AndroidVerifier, revoked_serials
+from matl.attest.android import AndroidPolicy, AndroidVerifier
 from matl.attest.claims import Claims
 from matl.attest.evidence import pack_evidence
+from matl.attest.revocation import revoked_serials
 from matl.errors import AttestationError, InvalidValueError
 
 NONCE, PACKAGE, SIGNATURE = b"challenge of the one who asks", b"org.example.app", bytes([9] * 32)

@@ -232,6 +232,22 @@ def test_two_clients_have_two_keys():
     assert refused(roster, request("bob", token, KEYS["alice"])) == "key_in_use"
 
 
+def test_a_key_that_was_replaced_never_comes_back():
+    roster, _ = enrolled("alice")
+    roster, token = roster.revoke("alice", now=NOW).invite(now=NOW, client_id="alice", replaces=True)
+    roster, _ = roster.enrol(request("alice", token, SigningKey.generate()), CHALLENGER, now=NOW)
+    roster, anybodys = roster.invite(now=NOW, uses=5)
+    roster, again = roster.invite(now=NOW, client_id="alice", replaces=True)
+    for after in (roster, roster.tidy(now=NOW), Roster.of_state(unpack(pack(roster.state())))):
+        assert refused(after, request("mallory", anybodys, KEYS["alice"])) == "revoked"
+        assert refused(after, request("alice", again, KEYS["alice"])) == "revoked"
+    assert refused(roster, request("mallory", invited()[1], KEYS["alice"])) == "invitation"  # and learns nothing
+    roster, _ = roster.revoke("alice", now=NOW).enrol(
+        request("alice", again, SigningKey.generate()), CHALLENGER, now=NOW
+    )
+    assert refused(roster, request("mallory", anybodys, KEYS["alice"])) == "revoked"  # two keys later too
+
+
 # Revocation
 
 
@@ -315,8 +331,15 @@ def test_the_state_is_plain_data():
         {"version": 1, "identities": [], "invitations": [{}]},
         {"version": 1, "identities": [], "invitations": [{"hash": [], "expires_at": 0}]},
         {"version": 1, "identities": []},
+        {"version": 1, "identities": [], "invitations": [], "former_keys": None},
     ],
 )
 def test_another_state_is_refused(state):
     with pytest.raises(StateError, match="the roster cannot be read"):
         Roster.of_state(state)
+
+
+def test_a_state_from_before_former_keys_were_kept_is_read():
+    roster, _ = enrolled("alice")
+    state = {name: value for name, value in roster.state().items() if name != "former_keys"}
+    assert Roster.of_state(state) == roster

@@ -13,11 +13,12 @@ from tests.attest.samples import ABSENT, REASON, SECOND, at, certificates, load,
 from matl.attest._der import SET, Der
 from matl.attest._x509 import Certificate
 from matl.attest.amd import AmdVerifier, SnpPolicy, SnpTcb
-from matl.attest.android import _DESCRIPTION, AndroidPolicy, AndroidVerifier, _read_description, revoked_serials
+from matl.attest.android import _DESCRIPTION, AndroidPolicy, AndroidVerifier, _read_description
 from matl.attest.apple import AppAttestPolicy, AppleVerifier
 from matl.attest.claims import Claims
 from matl.attest.evidence import pack_evidence
 from matl.attest.intel import IntelVerifier, SgxPolicy, TdxPolicy
+from matl.attest.revocation import revoked_serials
 from matl.errors import AttestationError
 
 if ABSENT:
@@ -39,7 +40,11 @@ def window(moments: list[str]) -> tuple[datetime, datetime]:
 
 def amd_policy(**changes: Any) -> SnpPolicy:
     levels = {part: AMD["fields"]["reported_tcb"][part] for part in ("boot_loader", "tee", "snp", "microcode")}
-    options = {"measurements": frozenset({AMD["fields"]["measurement"]}), "min_tcb": {"Milan": SnpTcb(**levels)}}
+    options = {
+        "measurements": frozenset({AMD["fields"]["measurement"]}),
+        "min_tcb": {"Milan": SnpTcb(**levels)},
+        "revoked": frozenset(),
+    }
     return SnpPolicy(**(options | changes))
 
 

@@ -101,6 +101,13 @@ def test_run_without_json_says_the_same_in_words(run, tmp_path):
     assert (tmp_path / "a [bold] folder" / "report.html").is_file()
 
 
+def test_verbose_shows_how_long_noise_takes(run):
+    private = ["--mode", "plain", "--attack", "none", "--privacy", "epsilon=50,budget_bits=20", "--no-ceiling", "-v"]
+    said = [line for line in run("run", *FEDERATION, *private).err.splitlines() if "latency" in line]
+    assert len(said) == 4
+    assert re.search(r"round   1  latency: noise p50 [\d.]+ us, p99 .* us, p999 .* us of 20 so far", said[-1])
+
+
 def test_quiet_shows_no_progress_and_verbose_shows_reasons(run):
     args = ["run", *FEDERATION, "--aggregator", "mean", "--attack", "malformed", "--no-ceiling"]
     quiet = run(*args, "-q")

@@ -71,6 +71,40 @@ def test_it_serves_until_it_is_told_to_end(run, file, tmp_path):
     assert err.endswith("stopping; nothing is lost\n")
 
 
+def test_a_second_one_on_the_same_database_takes_over_and_the_first_ends(run, file, tmp_path):
+    database = f'database = "sqlite:///{tmp_path}/shared.db"\nblobs = "blobs"\n'
+    for name in ("one", "two"):
+        text = FILE.replace('folder = "data"', f'folder = "{name}"\n{database}')
+        (tmp_path / f"{name}.toml").write_text(text)
+    first = subprocess.Popen([*MATL, "serve", "one.toml"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    try:
+        port = int(re.match(r"coordinator: http://127\.0\.0\.1:(\d+)", first.stderr.readline())[1])
+        # A start that cannot succeed takes nothing over.
+        (tmp_path / "three.toml").write_text(
+            (tmp_path / "two.toml").read_text().replace("port = 0", f"port = {port}").replace('"two"', '"three"')
+        )
+        run("serve", "three.toml").refused(ExitCode.USAGE, f"cannot listen at 127.0.0.1:{port}")
+        assert first.poll() is None
+        assert run("invite", "--folder", "one").out.startswith("matl_inv_")
+
+        second = subprocess.Popen([*MATL, "serve", "two.toml"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        try:
+            assert second.stderr.readline().startswith("coordinator: ")
+            _, err = first.communicate(timeout=60)
+            assert first.returncode == ExitCode.STATE
+            words = " ".join(err.split())
+            assert "another coordinator has taken over the database, which serves one at a time" in words
+            assert "Traceback" not in err
+            assert run("invite", "--folder", "two").out.startswith("matl_inv_")
+        finally:
+            second.send_signal(signal.SIGTERM)
+            second.communicate(timeout=60)
+        assert second.returncode == 0
+    finally:
+        first.kill()
+        first.communicate()
+
+
 def test_it_tells_what_happens_and_is_silent_if_asked(run, file, tmp_path):
     loud = subprocess.Popen([*MATL, "serve", "matl.toml"], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:

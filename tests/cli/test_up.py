@@ -158,6 +158,8 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
     run("invite", "bad name!").refused(ExitCode.USAGE, "expected CLIENT as up to 128 letters, digits", "'bad name!'")
     secure = tmp_path.joinpath("matl-network", "url").read_text().strip().replace("http:", "https:")
     run("invite", "--url", secure).refused(ExitCode.SERVICE, "if it is served without TLS, its --url is http://")
+    clear = ("--url", "http://192.0.2.1:8470")
+    run("invite", *clear).refused(ExitCode.USAGE, "expected https:// for a coordinator on another", "say --insecure")
     run("db", "upgrade").refused(ExitCode.STATE, "another coordinator runs from matl-network")
     refused = run("token", "issue", "dave", *as_carol)
     refused.refused(ExitCode.SERVICE, "this needs a token of scope admin")
@@ -167,6 +169,9 @@ def test_a_coordinator_that_serves_is_asked_by_the_other_commands(start, run, tm
     rotated = run("token", "rotate", made["id"], "--json").json
     assert rotated["secret"] != made["secret"]
     assert run("token", "revoke", rotated["id"]).out == f"{rotated['id']} is revoked\n"
+    (own,) = (one["id"] for one in run("token", "list", "--json").json if one["name"] == "admin")
+    assert run("token", "rotate", own).code == 0
+    assert run("token", "list").code == 0  # with the new one, from the folder
     (tmp_path / "carol.token").chmod(0o644)
     run("invite", *as_carol).refused(ExitCode.STATE, "can be read by others")
 

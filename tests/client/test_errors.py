@@ -18,6 +18,7 @@ from tests.client.fake import Coordinator, application, refused, serving
 
 from matl.attest.claims import system_clock
 from matl.client import AsyncMATLClient, MATLClient
+from matl.client.connection import open_transport
 from matl.errors import InvalidValueError, ProtocolError, ServiceError, StateError
 from matl.protocol.messages import OracleView
 
@@ -239,21 +240,36 @@ def test_sealed_runs_need_a_sealer_and_a_sealer_needs_a_sealed_run(host, url, cl
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("coordinator:8000", "expected an address such as https://host:8443, got 'coordinator:8000'"),
+        ("coordinator:8000", "expected an address such as https://host:8470, got 'coordinator:8000'"),
         ("ftp://host", "expected https, wss or grpcs"),
         ("https://user:secret@host", "expected an address"),
         ("", "expected an address"),
+        ("http://192.0.2.1:8470", "expected https:// for a coordinator on another machine, .* say insecure=True"),
+        ("ws://host", "expected wss:// for a coordinator on another machine"),
+        ("grpc://host:8471", "expected grpcs:// for a coordinator on another machine"),
+        ("http://127.0.0.1.example.org", "expected https:// for a coordinator on another machine"),
+        ("http://0.0.0.0:8470", "expected https:// for a coordinator on another machine"),
     ],
 )
 def test_addresses(url, words, tmp_path):
     with pytest.raises(InvalidValueError, match=words):
         AsyncMATLClient(url, folder=tmp_path)
-    AsyncMATLClient("http://host", folder=tmp_path)  # no lock is left
+    AsyncMATLClient("http://localhost", folder=tmp_path)  # no lock is left
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:8470", "ws://host:1", "grpc://host:8471", "wss://host:1"])
+def test_lines_in_the_clear_are_for_whoever_means_them(url):
+    asyncio.run(open_transport(url, insecure=True).aclose())
+
+
+@pytest.mark.parametrize("url", ["http://localhost:1", "ws://127.0.0.1:1", "grpc://[::1]:1", "http://127.1.2.3"])
+def test_lines_within_this_machine_need_no_encryption(url):
+    asyncio.run(open_transport(url).aclose())
 
 
 def test_the_address_is_given_once(tmp_path):
-    for arguments in ((), ("http://host",)):
-        options = {"oracle_endpoint": "http://host"} if arguments else {}
+    for arguments in ((), ("http://localhost",)):
+        options = {"oracle_endpoint": "http://localhost"} if arguments else {}
         with pytest.raises(InvalidValueError, match="expected the coordinator's address, as url or as oracle_endpoint"):
             MATLClient(*arguments, folder=tmp_path, **options)
 
@@ -272,7 +288,7 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "matl.client.http", raising=False)
     monkeypatch.setitem(sys.modules, "httpx", None)
     with pytest.raises(ImportError, match=r"pip install 'matl\[client\]'"):
-        AsyncMATLClient("http://host", folder=tmp_path)
+        AsyncMATLClient("http://localhost", folder=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,7 @@ class Place:
                 verifier=SignatureVerifier(enrolled.get, replays, self.clock),
                 replays=replays,
                 scratch=scratch,
+                ledgers=self.folder / "privacy",
                 clock=self.clock,
                 steady=lambda: self.clock.now,
                 overrides=lambda: self.overrides[0],

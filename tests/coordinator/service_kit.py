@@ -75,11 +75,10 @@ class Sceptic:
 
 
 def planner(run: str, settings: Any) -> RunPlan:
-    """The plan of a small run. Settings: rounds, target, quorum, deadline, and anything of the workload."""
+    """The plan of a small run. Settings: rounds, those of its rules, and anything of the workload."""
     settings = dict(settings)
-    rules = {"target": 3, "quorum": 2, "deadline": None, **{
-        name: settings.pop(name) for name in ("target", "quorum", "deadline") if name in settings
-    }}  # fmt: skip
+    given = [name for name in ("target", "quorum", "deadline", "over_selection") if name in settings]
+    rules = {"target": 3, "quorum": 2, "deadline": None, **{name: settings.pop(name) for name in given}}
     rounds = settings.pop("rounds", 3)
     workload = TrainingWorkload(
         **{"mode": Sceptic(), "layout": LAYOUT, "run": run, "config_digest": "cd" * 32, "max_norm": 1e3, **settings}
@@ -193,7 +192,7 @@ class Kit:
     @property
     def bearer(self) -> dict[str, str]:
         """The header of the first operator."""
-        return {"Authorization": f"Bearer {(self.folder / 'keep' / ADMIN_TOKEN).read_text().strip()}"}
+        return {"Authorization": f"Bearer {(self.settings.folder / ADMIN_TOKEN).read_text().strip()}"}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Kit]:

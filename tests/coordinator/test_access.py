@@ -19,10 +19,11 @@ from matl.attest.enrolment import EnrolmentRequest
 from matl.attest.keys import SigningKey
 from matl.attest.session import SessionText
 from matl.attest.tokens import Scope
+from matl.coordinator import owning
 from matl.coordinator.access import Caller
 from matl.coordinator.attestations import Attestation
 from matl.coordinator.keys import Keys
-from matl.errors import AttestationError, ServiceError, StateError
+from matl.errors import AttestationError, ServiceError, StateError, StorageError
 from matl.protocol.messages import AttestationRequest, InviteRequest, SessionRequest, TokenRequest
 
 
@@ -75,6 +76,80 @@ def test_an_owner_whose_token_ends_is_warned_and_never_shut_out(tmp_path, caplog
             await refused(kit.service.authenticate(first), "unauthenticated", "token")
             caller = await kit.service.authenticate(kit.bearer["Authorization"])
             assert caller.scope is Scope.ADMIN
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("content", [None, "", "nonsense\n", "matl_op_" + "A" * 43, "x" * 5000, "\N{SNOWMAN}"])
+def test_an_owner_who_lost_the_token_finds_another_after_the_next_start(tmp_path, content):
+    async def scenario():
+        kit, file = Kit(tmp_path), tmp_path / "keep" / "admin.token"
+        async with kit.open():
+            first = kit.bearer["Authorization"]
+        if content is None:
+            file.unlink()
+        else:
+            file.write_text(content, "utf-8")
+        async with kit.open():
+            caller = await kit.service.authenticate(kit.bearer["Authorization"])
+            assert (caller.scope, len(await kit.service.tokens(kit.admin))) == (Scope.ADMIN, 2)
+            await kit.service.authenticate(first)  # it may be in use somewhere
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    asyncio.run(scenario())
+
+
+def test_a_token_of_less_scope_is_no_owners(tmp_path):
+    async def scenario():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            carols = await kit.service.issue_token(kit.admin, TokenRequest(name="carol", scope="operator"))
+        (tmp_path / "keep" / "admin.token").write_text(carols.secret)
+        async with kit.open():
+            assert (await kit.service.authenticate(kit.bearer["Authorization"])).scope is Scope.ADMIN
+
+    asyncio.run(scenario())
+
+
+def test_the_owners_token_is_rotated_in_the_folder_too_and_others_are_not(tmp_path, monkeypatch, caplog):
+    async def scenario():
+        kit, file = Kit(tmp_path), tmp_path / "keep" / "admin.token"
+        async with kit.open():
+            first = kit.bearer["Authorization"]
+            (own,) = await kit.service.tokens(kit.admin)
+            made = await kit.service.rotate_token(kit.admin, own.id)
+            assert kit.bearer["Authorization"] == f"Bearer {made.secret}" != first
+            assert (await kit.service.authenticate(kit.bearer["Authorization"])).scope is Scope.ADMIN
+            await refused(kit.service.authenticate(first), "unauthenticated", "token")
+            carols = await kit.service.issue_token(kit.admin, TokenRequest(name="carol", scope="admin"))
+            await kit.service.rotate_token(kit.admin, carols.id)
+            assert file.read_text().strip() == made.secret
+
+            def full(path, secret):
+                raise StorageError("the disk is full")
+
+            monkeypatch.setattr(owning, "write_private", full)
+            again = await kit.service.rotate_token(kit.admin, made.id)  # which is done, and so is answered
+            await kit.service.authenticate(f"Bearer {again.secret}")
+            assert "the next start makes another: the disk is full" in caplog.text
+            monkeypatch.undo()
+        async with kit.open():
+            await kit.service.authenticate(kit.bearer["Authorization"])
+        assert not any(secret in caplog.text for secret in (made.secret, again.secret))
+
+    asyncio.run(scenario())
+
+
+def test_who_invites_does_not_take_over_clients(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            await kit.enrol("ann")
+            await kit.service.revoke(kit.admin, "ann", "stolen")
+            carol = Caller("operator", "carol", Scope.OPERATOR)
+            await kit.service.invite(carol, InviteRequest(client_id="bob"))
+            asked = InviteRequest(client_id="ann", replaces=True)
+            await refused(kit.service.invite(carol, asked), "forbidden")
+            assert (await kit.service.invite(kit.admin, asked)).token
 
     asyncio.run(scenario())
 
@@ -281,6 +356,7 @@ SCOPES = {
     "metrics": (Scope.VIEWER, lambda s, c: s.metrics(c)),
     "export": (Scope.VIEWER, lambda s, c: s.export(c, "demo")),
     "invite": (Scope.OPERATOR, lambda s, c: s.invite(c, InviteRequest())),
+    "invite to replace": (Scope.ADMIN, lambda s, c: s.invite(c, InviteRequest(client_id="ann", replaces=True))),
     "validate": (Scope.OPERATOR, lambda s, c: s.validate(c, "demo", [])),
     "pause": (Scope.OPERATOR, lambda s, c: s.pause(c, "demo")),
     "resume": (Scope.OPERATOR, lambda s, c: s.resume(c, "demo")),

@@ -25,10 +25,10 @@ from matl.attest._event_log import parse_log, write_log
 from matl.attest._quote import read_quote
 from matl.attest._tpm_structures import PublicArea, Quote
 from matl.attest._x509 import Certificate, load_key, read_certificates, verify_chain
-from matl.attest.android import revoked_serials
 from matl.attest.endorsement import challenge_endorsement
 from matl.attest.evidence import pack_evidence, unpack_evidence
 from matl.attest.keys import PublicKey, SigningKey
+from matl.attest.revocation import revoked_serials
 from matl.attest.sealing import read_sealing_key, seal, unseal
 from matl.attest.software import SoftwarePolicy, SoftwareVerifier, sign_software
 from matl.attest.tpm import MAX_LOG, TpmPolicy, TpmVerifier, measured

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors.numpy
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
-from tests.fuzz import attested, samples
+from tests.fuzz import attested, doors, samples
 
 from matl import state
 from matl.attest.audit_log import read_audit_log
@@ -34,9 +34,10 @@ from matl.client.websocket import _read as read_frame
 from matl.codec import CODECS, container, decode
 from matl.coordinator.grpc_door.errors import asked, told
 from matl.coordinator.grpc_door.incoming import message, said
-from matl.coordinator.http.bodies import parse, split_messages
+from matl.coordinator.http.bodies import split_messages
 from matl.coordinator.rounds.machine import Machine
 from matl.coordinator.rounds.overrides import Overrides
+from matl.coordinator.strict_json import parse
 from matl.errors import MatlError
 from matl.journal import read_journal
 from matl.oracle.wire import Brief, Signed, unpack_answer
@@ -251,6 +252,6 @@ TARGETS: dict[str, Target] = {
     },
     **{
         name: Target(decode, seeds, allowed, form)
-        for name, (decode, seeds, allowed, form) in attested.targets().items()
+        for name, (decode, seeds, allowed, form) in (attested.targets() | doors.targets(_files)).items()
     },
 }

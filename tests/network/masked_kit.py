@@ -57,13 +57,17 @@ def plan(run, settings, manifest=MANIFEST):
 
 
 class Kit:
-    """A folder with a coordinator, opened as often as it takes, and its clients."""
+    """A folder with a coordinator, opened as often as it takes, and its clients.
 
-    def __init__(self, folder, scheme="http", names=NAMES, database_url=None, **settings):
+    With ``late`` the run begins once they have joined, so that the clock of its first round does not run before.
+    """
+
+    def __init__(self, folder, scheme="http", names=NAMES, database_url=None, late=False, **settings):
         self.folder, self.scheme, self.names, self.settings = folder, scheme, names, settings
         self.database_url = database_url or f"sqlite:///{folder}/matl.sqlite"
         self.service, self.url, self.port, self.invitation = None, "", 0, ""
         self.planner = plan
+        self.late = late
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Kit]:
@@ -82,11 +86,17 @@ class Kit:
             self.port = listener.getsockname()[1]
             async with open_doors(self.service, doors_at, listener=listener) as doors:
                 self.url = doors.grpc_url if self.scheme == "grpc" else doors.url.replace("http", self.scheme)
-                if not self.service.running:
-                    await self.service.start(ADMIN, StartRequest(id="demo", settings=self.settings))
+                if not self.invitation:
                     invited = await self.service.invite(ADMIN, InviteRequest(uses=1000))
                     self.invitation = invited.token
+                if not self.late:
+                    await self.begin()
                 yield self
+
+    async def begin(self) -> None:
+        """Start the run, unless it was."""
+        if not self.service.running:
+            await self.service.start(ADMIN, StartRequest(id="demo", settings=self.settings))
 
     @asynccontextmanager
     async def clients(self, **options) -> AsyncIterator[dict[str, AsyncMATLClient]]:
@@ -95,6 +105,7 @@ class Kit:
             made = {name: await stack.enter_async_context(self.client(name, **options)) for name in self.names}
             for client in made.values():
                 await client.join(self.invitation)
+            await self.begin()
             yield made
 
     def client(self, name, **options) -> AsyncMATLClient:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 
 import pytest
 from tests.attest.emulator import Vendor, emulator
@@ -175,6 +177,7 @@ def test_every_verifier_has_a_table(tmp_path):
         [attestation.snp]
         measurements = ["{"5f" * 48}"]
         min_tcb = {{ Milan = {{ boot_loader = 4, tee = 0, snp = 22, microcode = 213 }} }}
+        revoked = [255]
         [attestation.android]
         package = "org.example.app"
         signatures = ["{"5f" * 32}"]
@@ -187,11 +190,41 @@ def test_every_verifier_has_a_table(tmp_path):
     assert policies["tpm"].pcr == 12
     assert policies["tdx"].rtmrs == {2: frozenset({"6f" * 48})}
     assert policies["snp"].min_tcb == {"Milan": SnpTcb(boot_loader=4, tee=0, snp=22, microcode=213)}
-    assert policies["android"].revoked == {255}
+    assert policies["snp"].revoked == {255}
+    assert policies["android"].revoked.serials == {255}
     assert {one.name for one in settings.attestation.checked() if not one.hardware} == {"tpm"}
     formats = settings.attestation.formats()
     assert list(formats) == ["tpm2", "intel-dcap", "amd-sev-snp", "android-key-attestation", "apple-app-attest"]
     assert all(formats[name].verifier.format == name for name in formats)
+
+
+def test_a_list_that_was_not_fetched_for_long_is_named_and_one_that_is_fetched_again_counts(tmp_path):
+    listed = tmp_path / "status.json"
+    listed.write_text('{"entries": {}}')
+    text = f"""
+        [attestation]
+        list_days = 2
+        [attestation.android]
+        package = "org.example.app"
+        signatures = ["{"5f" * 32}"]
+        revoked = "status.json"
+        """
+    settings = written(tmp_path, text)
+
+    def looked():
+        (found,) = [one for one in asyncio.run(check_all(settings)) if "android.revoked" in one.what]
+        return found
+
+    assert (looked().note, looked().problem) == ("revoked serial numbers: 0", "")
+    listed.write_text('{"entries": {"ab": {"status": "REVOKED"}}}')
+    policy = settings.attestation.formats()["android-key-attestation"].policy
+    assert 0xAB in policy.revoked  # nothing was started anew
+    assert looked().note == "revoked serial numbers: 1"
+    old = time.time() - 3 * 86400
+    os.utime(listed, (old, old))
+    assert "was fetched 3.0 days ago, at most 2 are allowed" in looked().problem
+    with pytest.raises(ConfigError, match="list_days"):
+        written(tmp_path, text.replace("= 2", "= 0"))
 
 
 def test_what_checks_has_to_be_installed(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -24,10 +25,25 @@ def measured(script, *options):
 
 
 def test_many_clients_through_both_doors_are_counted_once():
-    row = measured("soak.py", "--clients", "20", "--rounds", "2", "--hidden", "64")
+    row = measured("soak.py", "--clients", "20", "--rounds", "20")
     assert row["problems"] == []
-    assert row["acknowledged"] == row["counted"] == 20 * 2
+    assert row["acknowledged"] == row["counted"] == 20 * 20
     assert row["submit_p99_ms"] > 0
+    assert len(row["memory_mib"]) == 20
+    growth = row["memory_growth"]  # what grew too much would be among the problems; 8 MiB arrive in each round
+    assert growth["slope"] <= growth["allowed"] < 7
+    assert growth["most"] < 1.3 * growth["least"]
+
+
+def test_memory_that_grows_is_a_problem(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    growth = importlib.import_module("soak").Growth
+    saw = [240.0, 390.0] + [400.0, 500.0, 460.0, 430.0] * 5
+    assert not growth.of(saw).problem
+    assert (growth.of(saw).least, growth.of(saw).most) == (400.0, 500.0)
+    kept = [value + 16 * index for index, value in enumerate(saw)]  # what is kept for good lifts the median too
+    assert "memory grows by 1" in growth.of(kept).problem
+    assert growth.of(saw[:9]) is None
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -31,8 +32,11 @@ from tests.network.masked_kit import (
 
 from matl.attest.keys import Algorithm, SigningKey
 from matl.client import AsyncMATLClient, MATLClient
+from matl.client.encoding import vector_of
 from matl.coordinator.rounds.plan import PHASES
 from matl.errors import InvalidValueError, ProtocolError, ServiceError, StateError
+from matl.journal import read_journal
+from matl.privacy.encoder import Encoder
 from matl.privacy.secagg import Client, Phase
 from matl.protocol.messages import ActionRequest, InviteRequest
 
@@ -70,7 +74,7 @@ def test_clients_leave_in_every_phase_and_the_sum_is_of_those_whose_words_arrive
 
     async def check():
         made, leaving = updates(), dict(zip(NAMES[1:6], PHASES, strict=True))
-        async with Kit(tmp_path, deadline=2.0, quorum=7).open() as kit, kit.clients() as clients:
+        async with Kit(tmp_path, late=True, deadline=2.0, quorum=7).open() as kit, kit.clients() as clients:
             for name, phase in leaving.items():
                 at(clients[name], phase, leave)
             seed = kit.service.live("demo").spec.public_seed
@@ -94,7 +98,10 @@ def test_garbage_in_a_phase_is_refused_and_the_round_goes_on(tmp_path, monkeypat
 
     async def check():
         made, names = updates(), NAMES[:8]
-        async with Kit(tmp_path, names=names, target=8, deadline=2.0).open() as kit, kit.clients() as clients:
+        async with (
+            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            kit.clients() as clients,
+        ):
             at(clients[names[2]], phase, garbage)
             seed = kit.service.live("demo").spec.public_seed
             ways = await asyncio.gather(*(take_part(clients[n], made[n]) for n in names), return_exceptions=True)
@@ -152,7 +159,7 @@ def test_who_was_asked_for_a_phase_is_asked_the_same_after_a_crash(tmp_path):
 
     async def check():
         names, asked = NAMES[:8], []
-        kit = Kit(tmp_path, names=names, target=9, deadline=1.0)
+        kit = Kit(tmp_path, names=names, target=9, late=True, deadline=2.0)
         async with AsyncExitStack() as stack:
             process = await stack.enter_async_context(AsyncExitStack())
             await process.enter_async_context(kit.open())
@@ -186,7 +193,10 @@ def test_who_was_asked_for_a_phase_is_asked_the_same_after_a_crash(tmp_path):
 def test_a_round_with_too_few_survivors_fails_with_a_reason_and_the_next_one_opens(tmp_path):
     async def check():
         made, names = updates(), NAMES[:8]
-        async with Kit(tmp_path, names=names, target=8, deadline=1.0).open() as kit, kit.clients() as clients:
+        async with (
+            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            kit.clients() as clients,
+        ):
             for name in names[:4]:
                 at(clients[name], "mask", leave)
             await asyncio.gather(*(take_part(clients[n], made[n]) for n in names), return_exceptions=True)
@@ -251,7 +261,10 @@ def test_messages_of_another_round_and_updates_in_the_clear_are_refused(tmp_path
 def test_a_client_to_whom_the_server_lies_says_nothing_more_in_the_round(tmp_path):
     async def check():
         made, names = updates(), NAMES[:8]
-        async with Kit(tmp_path, names=names, target=8, deadline=2.0).open() as kit, kit.clients() as clients:
+        async with (
+            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            kit.clients() as clients,
+        ):
             one, seen = clients[names[0]], []
             request_of, said = kit.service.live("demo").request_of, []
 
@@ -278,7 +291,10 @@ def test_a_client_to_whom_the_server_lies_says_nothing_more_in_the_round(tmp_pat
 def test_clients_that_pinned_who_takes_part_leave_a_round_with_somebody_invented(tmp_path):
     async def check():
         made, names = updates(), NAMES[:8]
-        async with Kit(tmp_path, names=names, target=8, deadline=1.0).open() as kit, kit.clients() as clients:
+        async with (
+            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            kit.clients() as clients,
+        ):
             table = (await kit.service.participants(ADMIN, "demo")).clients
             assert sorted(table) == list(names)
             short = tmp_path / "participants.json"
@@ -320,6 +336,125 @@ def test_a_client_refuses_constants_that_it_did_not_agree_to(tmp_path):
             with pytest.raises(ProtocolError, match="agreed to") as caught:
                 await ann.next_round(wait=10)
             assert caught.value.code == "manifest"
+
+    asyncio.run(check())
+
+
+def test_constants_that_the_coordinator_chose_are_told_once_with_all_their_figures(tmp_path, caplog):
+    async def check():
+        figures = (MANIFEST.sha256, "epsilon 61.95", "188.9 for replace-one", "delta 0.001", "30 rounds", "max_epsilon")
+        async with Kit(tmp_path, names=NAMES[:8], target=8).open() as kit:
+            for name, options, told in (
+                ("ann", {}, 1),
+                ("ann", {}, 0),
+                ("bob", {"manifest_sha256": MANIFEST.sha256}, 0),
+            ):
+                caplog.clear()
+                async with kit.client(name, **options) as client:
+                    await client.join(kit.invitation)
+                    await client.next_round(wait=10)
+                said = [each.getMessage() for each in caplog.records if "agrees to" in each.getMessage()]
+                assert len(said) == told
+                assert all(each.levelname == "WARNING" for each in caplog.records if "agrees to" in each.getMessage())
+                assert all(figure in each for figure in figures for each in said)
+
+    asyncio.run(check())
+
+
+def test_a_manifest_that_costs_more_than_a_client_may_spend_is_not_agreed_to(tmp_path):
+    async def check():
+        async with Kit(tmp_path, names=NAMES[:8], target=8).open() as kit:
+            async with kit.client("ann", max_epsilon=20.0) as ann:
+                await ann.join(kit.invitation)
+                with pytest.raises(InvalidValueError, match=r"30 rounds .* expected at most max_epsilon=20"):
+                    await ann.next_round(wait=10)
+                assert ann._folder.manifests == {}
+            async with kit.client("ann", max_epsilon=100.0) as ann:
+                assert (await ann.next_round(wait=10)).number == 0
+                assert ann._folder.manifests == {"demo": MANIFEST.sha256}
+
+    asyncio.run(check())
+
+
+def test_what_is_sent_was_charged_and_counted_before_and_a_loss_of_that_is_refused(tmp_path):
+    async def check():
+        made, names, seen = updates(), NAMES[:8], []
+
+        async def look(target, message):
+            seen.append(read_journal(tmp_path / names[0] / "privacy.ledger")[0][-1])
+            seen.append(read_journal(tmp_path / names[0] / f"sent-{MANIFEST.sha256}")[0][-1])
+            seen.append(hashlib.sha256(message).hexdigest())
+
+        async with Kit(tmp_path, names=names, target=8).open() as kit, kit.clients() as clients:
+            at(clients[names[0]], "mask", look)
+            await asyncio.gather(*(take_part(clients[name], made[name]) for name in names))
+            assert (await kit.ended(0)).status == "committed"
+            charged, counted, digest = seen
+            assert charged["release"] == f"{MANIFEST.sha256} {digest}"
+            assert (charged["charge"], charged["round"], charged["clients"]) == (MANIFEST.sha256, 0, [names[0]])
+            assert counted == {"message": digest}
+            await clients[names[0]].close()
+            for file in (tmp_path / names[0]).glob("sent-*"):
+                file.unlink()
+            async with kit.client(names[0]) as again:
+                with pytest.raises(StateError, match=r"sent-.* is lost: .*client\.json remembers 2 records"):
+                    await again.next_round(wait=10)
+
+    asyncio.run(check())
+
+
+def test_a_client_whose_training_diverged_sends_zeros_and_stays_in_the_sum(tmp_path, monkeypatch, caplog):
+    spy = Spy(monkeypatch)
+    coded = []
+    fixed_point = Encoder.fixed_point
+
+    def seen(encoder, update, seed):
+        found = fixed_point(encoder, update, seed)
+        coded.append((bool(np.isfinite(update).all()), bool(found.any())))
+        return found
+
+    monkeypatch.setattr(Encoder, "fixed_point", seen)
+
+    async def check():
+        names = NAMES[:8]
+        async with (
+            Kit(tmp_path, names=names, target=8, rounds=1, late=True, deadline=5.0).open() as kit,
+            kit.clients() as clients,
+        ):
+            seed = kit.service.live("demo").spec.public_seed
+            bad = {names[0]: np.nan, names[1]: -np.inf}
+
+            async def one(name):
+                def train(params, current):
+                    params["w"] += 0.01
+                    params["w"][2, 3] = bad.get(name, 0.0)
+                    return params, 5
+
+                return await clients[name].fit_loop(train)
+
+            assert await asyncio.gather(*(one(name) for name in names)) == [1] * 8
+            view = await kit.ended(0)
+            assert (view.status, view.accepted) == ("committed", 8)
+            np.testing.assert_allclose(await final(kit), spy.decoded(0, names, seed), rtol=1e-5, atol=1e-6)
+        assert sorted(coded) == [(False, False)] * 2 + [(True, True)] * 6
+        assert sum("1 of 88 values of the update are NaN" in each.getMessage() for each in caplog.records) == 2
+
+    async def final(kit):
+        async with kit.client("reader") as reader:
+            await reader.join(kit.invitation)
+            model = await reader.final_model()
+            return LAYOUT.flatten(model)
+
+    asyncio.run(check())
+
+
+def test_a_gradient_that_is_not_finite_goes_through_as_well(tmp_path):
+    async def check():
+        async with Kit(tmp_path, names=NAMES[:8], target=8).open() as kit, kit.clients() as clients:
+            found = await clients[NAMES[0]].next_round(wait=10)
+            update = np.full(D, np.inf, np.float32)
+            vector = vector_of(update, found, kind="gradient", learning_rate=0.0)
+            assert np.isnan(vector).all()
 
     asyncio.run(check())
 

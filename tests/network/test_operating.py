@@ -65,6 +65,14 @@ def test_the_wrong_scheme_is_named(port):
     assert words.endswith(f"if it is served with TLS, its --url is https://127.0.0.1:{port}")
 
 
+def test_a_token_does_not_cross_a_network_in_the_clear_unless_that_is_meant():
+    with pytest.raises(InvalidValueError, match=r"expected https:// .* got 'http://192\.0\.2\.1:8470'.* --insecure"):
+        Operator("http://192.0.2.1:8470", "matl_op_x")
+    Operator("http://192.0.2.1:8470", "matl_op_x", insecure=True).close()
+    for url in ("http://127.0.0.1:8470", "http://[::1]:8470", "http://localhost:8470", "https://192.0.2.1:8470"):
+        Operator(url, "matl_op_x").close()
+
+
 @pytest.mark.parametrize("url", ["127.0.0.1:8470", "coordinator", "ftp://coordinator", "https://", "http://x:port", ""])
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(InvalidValueError, match=r"expected --url as https://host:port \(or http://\), got"):

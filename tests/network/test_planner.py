@@ -7,6 +7,7 @@ import pytest
 
 from matl.coordinator.rounds.plan import PHASES
 from matl.errors import ConfigError, InvalidValueError
+from matl.network import planner as module
 from matl.network.planner import planner, stranger
 from matl.records import Visibility
 from matl.simulation import RunConfig, build_simulation
@@ -62,6 +63,28 @@ def test_terms_win():
 
 
 @pytest.mark.parametrize(
+    ("settings", "terms", "factor"),
+    [
+        ("served", {}, None),  # no target of its own: everybody
+        ("served", {"target": 6}, 1.3),
+        ("served", {"target": 6, "overselect": 2.0}, 2.0),
+        ("served", {"target": 6, "quorum": 6}, None),  # nothing would end a round whose clients are gone
+        ("served", {"target": 6, "quorum": 6, "deadline": 5.0}, 1.3),
+        ("served", {"target": 6, "max_staleness": 1}, None),
+        ("simulated", {"target": 6, "simulated": True}, None),
+    ],
+)
+def test_clients_are_drawn_for_rounds_with_a_target_that_end_by_themselves(settings, terms, factor):
+    made = plan(SIMULATED if settings == "simulated" else SETTINGS, network=terms)
+    assert made.rules.over_selection == factor
+
+
+def test_to_draw_clients_without_a_deadline_is_refused():
+    with pytest.raises(InvalidValueError, match=r"expected a deadline with overselect=1\.5, got none"):
+        plan(SETTINGS, network={"target": 6, "quorum": 6, "overselect": 1.5})
+
+
+@pytest.mark.parametrize(
     ("changed", "words"),
     [
         ({"attack": "white_box"}, "rehearses with the judge"),
@@ -78,6 +101,24 @@ def test_terms_win():
 def test_what_does_not_travel_is_refused(changed, words):
     with pytest.raises(InvalidValueError, match=words):
         plan(SIMULATED, **changed)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"codec": "rotated"}, "send safetensors, got the codec .*; leave codec out"),
+        (
+            {"privacy": {"epsilon": 8.0, "mechanism": "central"}},
+            "got central noise; choose privacy.mechanism=distributed",
+        ),
+        ({"privacy": {"epsilon": 8.0, "mechanism": "local"}}, "got local noise; choose privacy.mechanism=distributed"),
+    ],
+)
+def test_what_no_client_sends_is_refused_before_anybody_comes(changed, words):
+    for terms in (SETTINGS, SIMULATED | {"network": {"simulated": True, "guests": 1}}):
+        with pytest.raises(InvalidValueError, match=words):
+            plan(terms, mode="plain", **changed)
+    assert plan(SIMULATED, mode="plain", **changed).rules.target == 9  # simulated clients send it
 
 
 def test_an_oracle_seals_the_channel(tmp_path):
@@ -124,6 +165,7 @@ def test_private_runs_are_served_in_masked_rounds_with_their_manifest():
     assert made.masked
     assert made.rules.phases == PHASES
     assert (made.rules.quorum >= least, made.rules.later, made.rules.deadline) == (True, 1, 600.0)
+    assert made.rules.over_selection == 1.3
     assert made.manifest.instance == made.workload.channel.mechanism.encoder.instance
     session = made.manifest.session("r", 0, size=made.workload.layout.size)
     spec = made.workload.plan(made.workload.init(made.params))
@@ -143,3 +185,13 @@ def test_private_runs_are_served_in_masked_rounds_with_their_manifest():
 def test_private_runs_that_cannot_be_served_are_refused(privacy, terms, words):
     with pytest.raises(InvalidValueError, match=words):
         plan(PRIVATE, privacy={**PRIVATE["privacy"], **privacy}, network=terms)
+
+
+@pytest.mark.parametrize("aggregator", ["foolsgold", {"name": "nnm", "rule": "foolsgold"}])
+def test_a_rule_that_remembers_more_than_a_state_holds_is_refused(aggregator, monkeypatch):
+    settings = {**SETTINGS, "mode": "plain", "aggregator": aggregator}
+    monkeypatch.setattr(module, "_LARGEST_ARRAY", 4 * 9 * plan(settings).workload.layout.size)
+    plan(settings)
+    with pytest.raises(InvalidValueError, match="FoolsGold remembers an update of every client, which for 10 clients"):
+        plan(settings, clients=10)
+    plan({**settings, "aggregator": "median"}, clients=10)

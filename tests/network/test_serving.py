@@ -1,10 +1,12 @@
 """A coordinator as production runs it: TLS, certificates of clients, PostgreSQL, gRPC, runs of a file."""
 
 import asyncio
+import shutil
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -311,6 +313,19 @@ def test_a_run_that_is_begun_over_the_network_has_no_files_read(tmp_path):
                 assert (tmp_path / "admin.token").read_text().strip() not in answer.text
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("mode", "rows"), [("plain", 12), ("mode0", 24), ("mode1", 12 + 10**2 + 120)])
+def test_a_check_tells_that_there_is_no_room_to_judge(tmp_path, monkeypatch, mode, rows):
+    run = {"dataset": "synthetic", "mode": mode, "clients": 12, "task": "softmax"}
+    settings = NetworkSettings.model_validate({"folder": tmp_path, "port": 0, "runs": {"demo": run}})
+    needed = 4 * rows * 210  # parameters of a softmax regression of 20 features and 10 classes
+    for free in (needed, needed - 1):
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, free=free: SimpleNamespace(free=free))
+        found = asyncio.run(check_all(settings))[-1]
+        assert found.what == "run demo"
+        assert found.problem.startswith("judging 12 updates takes up to 0.0 GB of files" if free < needed else "")
+        assert bool(found.problem) == (free < needed)
 
 
 @pytest.mark.parametrize(

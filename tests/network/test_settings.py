@@ -82,12 +82,24 @@ def test_a_password_stays_in_the_environment(file, monkeypatch):
         ('folder = "x"\nport = 70000', "port: input should be less than or equal to 65535, got 70000"),
         ('folder = "x"\nprot = 1', "prot: unknown key (did you mean 'port'?)"),
         ('folder = "x"\nhost = "0.0.0.0"', "expected tls where others can reach the coordinator, got host='0.0.0.0'"),
+        ('folder = "x"\nhost = "0.0.0.0"\ntrusted_proxies = []', "expected tls where others can reach"),
+        ('folder = "x"\ntrusted_proxies = ["*"]', "trusted_proxies.0: value is not a valid IPv4 or IPv6 network, got"),
+        ('folder = "x"\ntrusted_proxies = ["10.0.0.5/8"]', "trusted_proxies.0: value is not a valid IPv4 or IPv6"),
+        ('folder = "x"\ntrusted_proxies = ["::/0"]', "expected the addresses or networks of the proxies, got ::/0"),
+        ('folder = "x"\ntrusted_proxy = "10.0.0.5"', "unknown key (did you mean 'trusted_proxies'?)"),
+        (
+            'folder = "x"\nhost = "0.0.0.0"\ntrusted_proxies = ["10.0.0.5"]\ngrpc_port = 8471',
+            "expected tls for gRPC where others can reach it, got grpc_port=8471 and host='0.0.0.0'",
+        ),
         ('folder = "x"\n[tls]\nkey = "k"', "tls.certificate: is missing"),
         ('folder = "x"\n[runs."a b"]\nclients = 3', "runs"),
         ('folder = "x"\n[runs.a]\nclient = 3', "a.client: unknown key (did you mean 'clients'?)"),
         ('folder = "x"\n[runs.a]\nattack = "alie"', "a.attack: clients are real and not ours to command"),
         ('folder = "x"\n[runs.a.network]\nqourum = 3', "a.network.qourum: unknown key (did you mean 'quorum'?)"),
         ('folder = "x"\n[runs.a.network]\nquorum = 3\ntarget = 2', "expected quorum <= target"),
+        ('folder = "x"\n[runs.a.network]\noverselect = 2', "expected overselect with a target of real clients"),
+        ('folder = "x"\n[runs.a.network]\ntarget = 2\noverselect = 2\nmax_staleness = 1', "max_staleness = 0"),
+        ('folder = "x"\n[runs.a.network]\ntarget = 2\noverselect = 0.5', "greater than or equal to 1"),
         ('folder = "x"\n[runs]\na = "none.toml"', "cannot be read"),
         ("folder = ", "is not TOML"),
     ],
@@ -109,8 +121,11 @@ def test_all_problems_are_listed_at_once(tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
 def test_loopback_and_proxies_need_no_certificate(tmp_path, host):
-    assert NetworkSettings(folder=tmp_path, host=host).tls is None
-    assert NetworkSettings(folder=tmp_path, host="0.0.0.0", trusted_proxy="10.0.0.5").tls is None
+    assert NetworkSettings(folder=tmp_path, host=host, grpc_port=0).tls is None
+    settings = NetworkSettings(
+        folder=tmp_path, host="0.0.0.0", trusted_proxies=["10.0.0.5", "10.244.0.0/16", "fd00::/8"]
+    )
+    assert [str(one) for one in settings.trusted_proxies] == ["10.0.0.5/32", "10.244.0.0/16", "fd00::/8"]
 
 
 def test_settings_of_a_run_survive_json():

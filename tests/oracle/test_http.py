@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,9 @@ def test_a_body_that_does_not_come_is_given_up(scene: Scene, monkeypatch: pytest
     play(scenario)
 
 
-def test_an_answer_that_cannot_be_kept_may_be_asked_for_again(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_cannot_be_kept_may_be_asked_for_again_and_no_other(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     told, boxes = brief(scene)
     body = part(told) + b"".join(part(boxes[client]) for client in sorted(boxes))
     door = scene.oracle.app.state.door
@@ -251,6 +254,11 @@ def test_an_answer_that_cannot_be_kept_may_be_asked_for_again(scene: Scene, monk
     monkeypatch.setattr(door.answers, "put", full)
     assert problem(ask(scene, "POST", "/v1/judge", content=body))[:2] == (503, "busy")
     monkeypatch.setattr(door.answers, "put", kept)
+    judged = simulated()[0]
+    state = scene.workload().init(judged.before["params"])
+    asked = replace(asking(scene.workload().plan(state), state, judged, boxes), seed=99)
+    answer = ask(scene, "POST", "/v1/judge", content=part(pack_brief(asked)))
+    assert problem(answer) == (409, "conflict", "judged")
     assert ask(scene, "POST", "/v1/judge", content=body).status_code == 200
 
 

@@ -14,12 +14,14 @@ from tests.oracle.scenes import RUN, Scene, asking, play, simulated, software_sc
 
 from matl.attest.keys import SigningKey
 from matl.attest.receipts import verify_receipt
+from matl.attest.tpm_tools import TpmError
 from matl.client.sealed import OracleWatch
 from matl.errors import AttestationError, ServiceError, UndecidedError
 from matl.oracle.remote import RemoteJudge
 from matl.oracle.wire import Signed, pack_answer, pack_brief, unpack_answer
 from matl.records import Status
 from matl.state import pack
+from matl.workloads import TrainingWorkload
 
 
 @pytest.fixture
@@ -235,7 +237,6 @@ def test_foreign_states_rounds_and_payloads_are_refused(scene: Scene) -> None:
         for changed, words in (
             (replace(request, state=moved), "does not hold the model"),
             (replace(request, state={"round": 0}), "not one of this configuration"),
-            (replace(request, state={**state, "mode": {}}), "not one of this configuration"),
             (replace(request, spec=replace(request.spec, max_norm=3.0)), "max_norm differ"),
             (replace(request, spec=replace(request.spec, config_digest="0" * 64)), "config_digest differ"),
         ):
@@ -243,6 +244,62 @@ def test_foreign_states_rounds_and_payloads_are_refused(scene: Scene) -> None:
                 await judge(changed)
         answer = await judge(replace(request, spec=replace(request.spec, deadline=60.0)))  # the coordinator's affair
         assert not answer.failure
+
+    act(scene, scenario)
+
+
+@pytest.mark.parametrize("breaking", ["the state", "the judge", "a box"])
+def test_what_breaks_after_a_box_was_opened_says_nothing_and_is_no_second_chance(
+    scene: Scene, breaking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(judge: RemoteJudge, watch: OracleWatch) -> None:
+        state = scene.workload().init(simulated()[0].before["params"])
+        request = await scene.request(simulated()[0], state, watch)
+        broken = replace(request, state={**state, "mode": {}}) if breaking == "the state" else request
+        said = []
+        with monkeypatch.context() as patch:
+            if breaking == "the judge":  # with an error that nobody thought of
+                patch.setattr(TrainingWorkload, "reduce", telling)
+            elif breaking == "a box":
+                patch.setattr(type(scene.workload().channel.inner), "unpack", telling)
+            for _ in range(2):
+                with pytest.raises(UndecidedError, match="why is not said") as caught:
+                    await judge(broken)
+                said.append(str(caught.value))
+                assert caught.value.__cause__.code == "invalid"
+        assert said[0] == said[1]
+        assert "0.25" not in said[0]
+        for other in (replace(request, seed=request.seed + 1), replace(request, heads=request.heads[1:])):
+            with pytest.raises(UndecidedError, match="not judged again"):
+                await judge(other)
+
+    def telling(*arguments: Any, **options: Any) -> Any:
+        raise OverflowError("the third value of alice's update is 0.25")
+
+    act(scene, scenario)
+
+
+def test_what_could_not_be_signed_may_be_asked_again_and_nothing_else(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(judge: RemoteJudge, watch: OracleWatch) -> None:
+        state = scene.workload().init(simulated()[0].before["params"])
+        request = await scene.request(simulated()[0], state, watch)
+        await judge.watch.known()
+        bench = scene.oracle.app.state.door.bench
+        with monkeypatch.context() as patch:
+            patch.setattr(bench._attester, "evidence", locked)
+            with pytest.raises(ServiceError, match="lockout") as caught:
+                await judge(request)
+            assert caught.value.code == "busy"
+        with pytest.raises(UndecidedError, match="not judged again"):
+            await judge(replace(request, seed=request.seed + 1))
+        answer = await judge(request)
+        assert not answer.failure
+        assert not answer.rejections
+
+    def locked(nonce: bytes, key: bytes) -> bytes:
+        raise TpmError("lockout")
 
     act(scene, scenario)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import shutil
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,7 @@ def test_one_byte_of_the_code_changes_what_is_proved_and_clients_refuse_it(
         expected = serving.measurement
         assert known(serving.url, expected) == expected
         assert "hardware_root: false" in serving.said
+        assert library.matl("oracle", "measure", str(config)).strip() == expected  # what is imported is the same here
         (compiled,) = temporary.iterdir()  # of the files it measured, and not what lay beside them
         assert list(compiled.rglob("judging.*.pyc"))
         serving.process.terminate()
@@ -62,6 +65,28 @@ def test_one_byte_of_the_code_changes_what_is_proved_and_clients_refuse_it(
         assert told["hardware_root"] is False
         refused = changed.refused("oracle", "check", serving.url, "--software", "--measurement", expected)
         assert f"expected the measurement {expected}, the oracle proves {serving.measurement}" in refused
+
+
+def test_one_byte_of_a_dependency_changes_what_has_to_be_proved(library: Library, config: Path, tmp_path: Path) -> None:
+    def measured(which: Library) -> tuple[str, dict[str, str]]:
+        told = json.loads(which.matl("oracle", "measure", str(config), "--json"))
+        lines = [f"{part['name']}=={part['version']} {part['sha256']}\n" for part in told["parts"]]
+        assert hashlib.sha256("".join(lines).encode()).hexdigest() == told["package"]
+        return told["measurement"], {part["name"]: part["sha256"] for part in told["parts"]}
+
+    copied = Library(tmp_path / "copied")
+    shutil.copytree(library.folder, copied.folder)
+    found = metadata.distribution("msgpack")
+    for folder in {file.parts[0] for file in found.files or ()}:
+        shutil.copytree(str(found.locate_file(folder)), copied.folder / folder)
+    expected, parts = measured(library)
+    assert {"numpy", "numba", "llvmlite", "cryptography"} <= set(parts)
+    assert measured(copied) == (expected, parts)  # it is what lies on the disk that counts, and not where
+    file = copied.folder / "msgpack" / "exceptions.py"
+    file.write_bytes(file.read_bytes()[:-1] + b" ")  # was a newline
+    changed, changed_parts = measured(copied)
+    assert changed != expected
+    assert {name for name in parts if parts[name] != changed_parts[name]} == {"msgpack"}
 
 
 def test_one_byte_of_the_configuration_and_every_term_of_the_policy_count(config: Path) -> None:

@@ -91,11 +91,37 @@ def test_hardware_is_what_a_pinned_maker_certified(tcti: str, tmp_path: Path, mo
         watch = scene.watch(pins)
         assert (await watch.known()).hardware_root is hardware
         assert len(watch.endorsed) == 1
+        for serial in (77, 5):  # of the TPM's certificate, and of who issued it
+            with pytest.raises(AttestationError) as caught:
+                await scene.watch(replace(pins, revoked=frozenset({serial}))).known()
+            assert caught.value.code == "revoked"
         stranger = replace(pins, vendor_keys=Vendor().roots)
         with pytest.raises(AttestationError):
             await scene.watch(stranger).known()
         if not hardware:
             with pytest.raises(AttestationError, match="emulator"):
                 await scene.watch(replace(pins, software=False)).known()
+
+    play(scenario)
+
+
+def test_a_certificate_that_is_revoked_later_is_noticed_within_a_day(tcti: str, tmp_path: Path) -> None:
+    vendor = Vendor()
+    vendor.deliver(tcti, tmp_path)
+    scene = tpm_scene(tcti, tmp_path, vendor)
+    revoked, now = set[int](), [0.0]
+    pins = replace(scene.pins, software=False, vendor_keys=vendor.roots, revoked=revoked)
+
+    async def scenario() -> None:
+        watch = scene.watch(pins, monotonic=lambda: now[0])
+        await watch.known()
+        revoked.add(77)
+        now[0] = 4000.0  # it proves itself anew, and is not challenged anew
+        await watch.known()
+        now[0] = 90_000.0
+        for _ in range(2):
+            with pytest.raises(AttestationError) as caught:
+                await watch.known()
+            assert caught.value.code == "revoked"
 
     play(scenario)

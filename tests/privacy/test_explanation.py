@@ -1,11 +1,12 @@
 """What is said of a plan fits it."""
 
+import re
 from dataclasses import replace
 
 import pytest
 
 from matl.privacy.accounting import Adjacency
-from matl.privacy.explanation import advice, describe, protected, unprotected, utility
+from matl.privacy.explanation import advice, describe, planning_only, protected, simulation_only, unprotected, utility
 from matl.privacy.planner import Demand, Kind, draft, plan
 from matl.records import Visibility
 
@@ -22,7 +23,7 @@ def test_who_is_trusted_and_what_is_not_protected():
     assert any("No amplification" in line for line in unprotected(distributed))
     sealed = plan(replace(CENTRAL, adjacency=Adjacency.REPLACE_ONE, sampling=0.5))
     text = "\n".join(protected(sealed))
-    assert "Trusted with every update: the attested oracle" in text
+    assert "Trusted with every update: an attested oracle" in text
     assert "Who was drawn is part of the secret" in text
     assert text.index("replace-one") < text.index("zero-out")
     assert not any("No amplification" in line for line in unprotected(sealed))
@@ -32,6 +33,35 @@ def test_who_is_trusted_and_what_is_not_protected():
     assert "From everybody" in "\n".join(protected(local))
     assert any("no less than 1 / clients" in line for line in unprotected(local))
     assert not any("no less than" in line for line in unprotected(clear))
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned", "simulated"),
+    [
+        ({}, (), ()),
+        ({"visibility": Visibility.GROUPED, "group_size": 25}, (), ("Groups",)),
+        ({"visibility": Visibility.SEALED}, ("oracle of Mode 2 adds no noise", "integers of 32 bits"), ()),
+        ({"visibility": Visibility.CLEAR}, ("integers of 32 bits .* 3.+ bits",), ("Central noise",)),
+        ({"visibility": Visibility.CLEAR, "budget_bits": 32.0}, (), ("Central noise",)),
+        (
+            {"visibility": Visibility.CLEAR, "mechanism": Kind.LOCAL, "budget_bits": 32.0},
+            ("integers of 64 bits .* 32 bits",),
+            ("Local noise",),
+        ),
+        (
+            {"visibility": Visibility.CLEAR, "sampling": 0.5, "budget_bits": 32.0},
+            ("No command draws clients",),
+            ("Central noise",),
+        ),
+    ],
+)
+def test_what_nothing_carries_out_is_said(changes, planned, simulated):
+    made = plan(replace(DEMAND, **changes))
+    for told, expected in ((planning_only(made), planned), (simulation_only(made), simulated)):
+        assert len(told) == len(expected)
+        assert all(re.search(words, line) for line, words in zip(told, expected, strict=True))
+    described = describe(made)
+    assert (described["planning_only"], described["simulation_only"]) == (planning_only(made), simulation_only(made))
 
 
 def test_the_utility_is_told_in_numbers():

@@ -111,6 +111,16 @@ def test_a_torn_charge_was_not_released(path):
         assert ledger.spent("b") == NOISE
 
 
+def test_a_release_that_has_a_name_is_charged_once(path):
+    for _ in range(2):
+        with PrivacyLedger.open(path) as ledger:
+            for name in ("one sum", "another"):
+                ledger.charge(2, "noise", ["b"], release=name)
+            assert ledger.spent("b") == NOISE.times(3)
+            with pytest.raises(UnknownNameError):
+                ledger.charge(2, "silence", ["b"], release="one sum")
+
+
 def test_a_declaration_is_kept(path):
     with PrivacyLedger.open(path) as ledger:
         records = ledger.head.records

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from matl.errors import AggregationAborted, InvalidValueError
+from matl.errors import AggregationAborted, InvalidValueError, ProtocolError
 from matl.privacy import certificate
 from matl.privacy.accounting import Adjacency
 from matl.privacy.certificate import UNIT, Instance, certify
 from matl.privacy.manifest import Manifest, choose_squared_norm
-from matl.privacy.secagg import Phase, Session, aggregate_in_memory
+from matl.privacy.secagg import Client, Phase, Server, Session, aggregate_in_memory
+from matl.privacy.secagg.memory import new_identities, public_keys
 from matl.privacy.table import skellam_table
 
 INSTANCE = Instance(
@@ -156,7 +157,8 @@ def test_the_encoder_has_the_pinned_constants(manifest):
 def test_a_session_counts_the_corrupt_beside_the_honest(manifest):
     """Were it h alone, three corrupt survivors would leave five shares of noise where eight were certified."""
     session = manifest.session("run", 7, size=10_000, group="group-1")
-    assert session == Session(run="run", round=7, group="group-1", length=3840, bits=3, corrupt=3, min_survivors=8 + 3)
+    assert session == Session(run="run", round=7, group="group-1", length=3840, bits=3, corrupt=3, min_survivors=8 + 3,
+                              terms=manifest.sha256)  # fmt: skip
     assert replace(manifest, instance=replace(INSTANCE, corrupt=0)).sha256 != manifest.sha256
     lonely = replace(INSTANCE, table=skellam_table(4).counts, survivors=1, corrupt=0)
     wide = replace(INSTANCE, table=skellam_table(64).counts, bits=9)
@@ -182,6 +184,29 @@ def test_clients_of_a_manifest_unmask_no_sum_that_may_lack_noise(manifest, missi
     aggregate, _ = aggregate_in_memory(words, session, dropouts=gone)
     expected = sum(words[name].astype(int) for name in aggregate.survivors) % 8
     np.testing.assert_array_equal(aggregate.total, expected)
+
+
+def test_nobody_masks_with_a_client_that_holds_other_constants(manifest):
+    """Its share of the noise may be a thousandth; it would be counted among the survivors all the same."""
+    quieter = replace(INSTANCE, table=skellam_table("1/8").counts, squared_norm=Fraction(1, 64))
+    other = replace(manifest, instance=quieter)
+    names = [f"client-{i:02}" for i in range(12)]
+    keys = new_identities(names)
+    ours, theirs = (one.session("run", 0, size=200) for one in (manifest, other))
+    assert replace(theirs, terms=ours.terms) == ours  # all else is the same
+    table = public_keys(keys)
+    server, lying = Server(ours, table), Server(theirs, table)
+    for name in names[:11]:
+        message = Client(theirs, name, keys[name], table).advertise()
+        assert server.receive(name, message).code == "signature"
+        assert lying.receive(name, message) is None
+    victim = Client(ours, names[11], keys[names[11]], table)
+    message = victim.advertise()
+    assert lying.receive(names[11], message).code == "signature"
+    lying._signed[names[11]] = message  # a server that lies passes it on
+    with pytest.raises(ProtocolError, match="their client agreed to another manifest") as caught:
+        victim.share(lying.advance()[names[11]])
+    assert caught.value.code == "signature"
 
 
 def test_constants_that_prove_nothing():

@@ -124,8 +124,17 @@ def test_both_clocks_are_told_of_every_span(monkeypatch):
         assert found["quantiles_ns"] == {"p50": pytest.approx(duration, rel=0.01)}
         assert found["step_ns"] == 1
         assert encode.data[name]["count"] == 0  # what was not finished is not timed
+        assert noise.data["so_far"][f"{name}_ns"] == dict.fromkeys(
+            ("p50", "p99", "p999"), pytest.approx(duration, rel=0.01)
+        )
+    assert encode.data["so_far"] == {"count": 0, "wall_ns": {}, "cpu_ns": {}}
     stopwatch.publish(round=5)
     assert len(told) == 2  # every duration is told of once
+    with stopwatch.span("noise"):
+        readings["wall"] += 999_999
+    stopwatch.publish(round=6)
+    assert (told[2].data["wall"]["count"], told[2].data["so_far"]["count"]) == (1, 251)
+    assert told[2].data["so_far"]["wall_ns"]["p50"] == pytest.approx(1000, rel=0.01)
 
 
 def test_the_step_of_a_clock():
@@ -152,13 +161,14 @@ def test_what_is_sent_does_not_depend_on_being_timed(size):
         np.testing.assert_array_equal(plain, same)
     stopwatch.publish(round=0)
     counts = {event.data["span"]: event.data["cpu"]["count"] for event in told}
-    assert counts == ({"encode": 5, "noise": 5} if size >= BLOCK_WORDS else {"encode": 5})
+    assert counts == {"encode": 5, "noise": 5}
 
 
 def test_the_blocks_of_an_update_are_timed_in_turn():
     stopwatch = Stopwatch([].append)
     assert [stopwatch.block(3 * BLOCK_WORDS + 5) for _ in range(4)] == [BLOCK_WORDS, 2 * BLOCK_WORDS, 0, BLOCK_WORDS]
-    assert stopwatch.block(BLOCK_WORDS - 1) is None
+    assert stopwatch.block(BLOCK_WORDS - 1) == 0
+    assert _edges(BLOCK_WORDS - 1, 0) == [0, BLOCK_WORDS - 1]
 
 
 @pytest.mark.parametrize("block", [0, 5 * BLOCK_WORDS, 11 * BLOCK_WORDS])

@@ -212,6 +212,31 @@ def test_a_narrow_downlink_costs_little():
     assert not np.array_equal(narrow.params, whole.params)
 
 
+def test_how_long_the_noise_takes_is_told_after_every_round():
+    told = []
+    simulation = build_simulation(load_config(None, {**SMALL, "rounds": 2, "privacy": {"epsilon": 20.0}}))
+    states = [state for _, state in simulation.run(simulation.init(), sink=told.append)]
+    latencies = [event for event in told if event.kind == "latency"]
+    assert [(event.round, event.data["span"]) for event in latencies] == [
+        (number, span) for number in range(2) for span in ("encode", "noise")
+    ]
+    for event in latencies:
+        assert event.run == simulation.workload.run
+        assert (event.data["wall"]["count"], event.data["so_far"]["count"]) == (30, 30 * (event.round + 1))
+        for clock in ("wall_ns", "cpu_ns"):
+            quantiles = event.data["so_far"][clock]
+            assert 0 < quantiles["p50"] <= quantiles["p99"] <= quantiles["p999"] < 10**9
+    quiet = [state for _, state in simulation.run(simulation.init())]
+    np.testing.assert_array_equal(states[-1]["workload"]["params"], quiet[-1]["workload"]["params"])
+
+
+@pytest.mark.parametrize("privacy", [{}, {"privacy": {"epsilon": 20.0, "mechanism": "central"}}])
+def test_no_latency_is_told_where_no_client_adds_noise(privacy):
+    told = []
+    matl.simulate(**{**SMALL, "rounds": 1, **privacy}, sink=told.append)
+    assert "latency" not in {event.kind for event in told}
+
+
 def on_disk(folder, *, stop=lambda: False, resume=False, **changes):
     config = load_config(None, {**SMALL, "rounds": 3, "privacy": {"epsilon": 20.0}, **changes})
     return execute(build_simulation(config), config, name="private", out=folder, stop=stop, resume=resume)
@@ -223,6 +248,7 @@ def test_a_run_on_disk_writes_down_what_every_client_spent(tmp_path):
     releases = [row["releases"]["distributed"] for row in told["clients"].values()]
     assert sum(releases) == 3 * 15
     assert max(releases) == 3
+    assert told["mechanisms"] == {"distributed": {"manifest": result.privacy["manifest"]}}
     assert told["largest"]["zero_out"] == pytest.approx(result.privacy["epsilon"]["zero_out"], rel=1e-6)
     assert min(row["zero_out"] for row in told["clients"].values()) < told["largest"]["zero_out"]
 

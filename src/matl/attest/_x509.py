@@ -7,7 +7,7 @@ it takes other encodings than DER in places; and its path verification is for TL
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from matl.attest._der import OCTET_STRING, SEQUENCE, Der, context
 from matl.errors import AttestationError
 
-__all__ = ["Certificate", "PublicKey", "load_key", "read_certificates", "verify_chain"]
+__all__ = ["Certificate", "PublicKey", "check_signed", "load_key", "read_certificates", "verify_chain"]
 
 PublicKey: TypeAlias = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 
@@ -96,13 +96,7 @@ class Certificate:
 
     def check_signed_by(self, key: PublicKey) -> None:
         """The signature of this certificate is that of ``key``; ``"signature"`` otherwise."""
-        check = _ALGORITHMS.get(self.algorithm)
-        if check is None:
-            raise AttestationError("format", f"a certificate is signed with {self.algorithm.hex()}, not accepted")
-        try:
-            check(key, self.signature, self.tbs)
-        except InvalidSignature as error:
-            raise AttestationError("signature", "a certificate is not signed by the key above it") from error
+        check_signed(key, self.algorithm, self.signature, self.tbs, "a certificate")
 
     def check_valid(self, moment: datetime) -> None:
         """The certificate is valid at ``moment``, ends included; ``"expired"`` otherwise."""
@@ -128,7 +122,7 @@ def verify_chain(
     roots: Collection[bytes],
     moment: datetime,
     *,
-    revoked: Collection[int] = (),
+    revoked: Container[int] = (),
     leaves: int = 1,
     known: Collection[str] = (),
 ) -> None:
@@ -145,7 +139,7 @@ def verify_chain(
         Keys (DER SubjectPublicKeyInfo) that are trusted.
     moment : datetime
         When every certificate must be valid.
-    revoked : collection of int
+    revoked : container of int
         Serial numbers of which none may occur, the carrier of the root included.
     leaves : int
         How many certificates from the start are not those of an authority.
@@ -175,6 +169,17 @@ def verify_chain(
     for certificate in chain:
         if certificate.serial in revoked:
             raise AttestationError("revoked", f"the certificate with serial number {certificate.serial:x} is revoked")
+
+
+def check_signed(key: PublicKey, algorithm: bytes, signature: bytes, data: bytes, what: str) -> None:
+    """A signature by an algorithm (an AlgorithmIdentifier, whole) is that of ``key``; ``"signature"`` otherwise."""
+    check = _ALGORITHMS.get(algorithm)
+    if check is None:
+        raise AttestationError("format", f"{what} is signed with {algorithm.hex()}, not accepted")
+    try:
+        check(key, signature, data)
+    except InvalidSignature as error:
+        raise AttestationError("signature", f"{what} is not signed by the key above it") from error
 
 
 def load_key(spki: bytes) -> PublicKey:

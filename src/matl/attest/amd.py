@@ -25,6 +25,7 @@ from matl.attest._der import Der
 from matl.attest._x509 import Certificate, verify_chain
 from matl.attest.claims import Claims, Clock, system_clock
 from matl.attest.evidence import MAX_KEY, among, binding, check_digests, unpack_evidence
+from matl.attest.revocation import RevokedList
 from matl.errors import AttestationError, InvalidValueError
 from matl.validate import whole
 
@@ -95,6 +96,8 @@ class SnpPolicy:
         Launch measurements (48 bytes, hex) that may run.
     min_tcb : mapping of str to SnpTcb
         The oldest firmware allowed, for each product (``"Milan"``, ``"Genoa"``, ``"Turin"``); others are refused.
+    revoked : frozenset of int or RevokedList
+        Serial numbers that count as revoked: `RevokedList.amd`, or of a list that the caller keeps fresh.
     max_vmpl : int
         The least privileged level (0 is the most privileged) that may have asked for the report.
     min_guest_svn : int
@@ -103,8 +106,6 @@ class SnpPolicy:
         The oldest report version.
     allow_migration : bool
         Whether the guest may have a migration agent, which can move it to another machine.
-    revoked : frozenset of int
-        Serial numbers that AMD's revocation list (fetched and checked by the caller) names.
 
     Raises
     ------
@@ -114,11 +115,11 @@ class SnpPolicy:
 
     measurements: frozenset[str]
     min_tcb: Mapping[str, SnpTcb]
+    revoked: frozenset[int] | RevokedList
     max_vmpl: int = 0
     min_guest_svn: int = 0
     min_version: int = 2
     allow_migration: bool = False
-    revoked: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         check_digests(48, measurements=self.measurements)

@@ -9,7 +9,6 @@ https://developer.android.com/privacy-and-security/security-key-attestation.
 from __future__ import annotations
 
 import hmac
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -20,17 +19,16 @@ from matl.attest._der import SEQUENCE, SET, Der, context
 from matl.attest._x509 import Certificate, load_key, read_certificates, verify_chain
 from matl.attest.claims import Claims, Clock, system_clock
 from matl.attest.evidence import among, check_digests, check_nonce, unpack_evidence
+from matl.attest.revocation import RevokedList
 from matl.errors import AttestationError, InvalidValueError
 from matl.validate import whole
 
-__all__ = ["MAX_STATUS_LIST", "AndroidPolicy", "AndroidVerifier", "revoked_serials"]
+__all__ = ["AndroidPolicy", "AndroidVerifier"]
 
 _DESCRIPTION = "1.3.6.1.4.1.11129.2.1.17"
 _MAX_CHAIN = 12  # certificates; the longest published sample has 8
 _FIELDS = {"chain": 32_768}
 _MAX_CHALLENGE = 128  # KeyMint, ATTESTATION_CHALLENGE
-MAX_STATUS_LIST = 16 << 20
-"""Bytes of the largest list of what is revoked."""
 
 _ATTEST_KEY = 7  # KeyPurpose
 _GENERATED = 0  # KeyOrigin
@@ -51,8 +49,8 @@ class AndroidPolicy:
         The application's package name, the only one in its user id.
     signatures : frozenset of str
         SHA-256 digests (hex) of the certificates that may have signed the application.
-    revoked : frozenset of int
-        Serial numbers that count as revoked; `revoked_serials` of Google's list, fetched by the caller and kept fresh.
+    revoked : frozenset of int or RevokedList
+        Serial numbers that count as revoked: `RevokedList.google`, or `revoked_serials` of a list that is kept fresh.
     require_strongbox : bool
         Whether the key must be in a chip of its own and not in the processor's trusted environment.
     require_verified_boot : bool
@@ -71,7 +69,7 @@ class AndroidPolicy:
 
     package: str
     signatures: frozenset[str]
-    revoked: frozenset[int]
+    revoked: frozenset[int] | RevokedList
     require_strongbox: bool = False
     require_verified_boot: bool = True
     min_os_patch_level: int = 0
@@ -131,40 +129,6 @@ class AndroidVerifier:
             report_data=leaf.challenge,
             details=_details(leaf, boot, application),
         )
-
-
-def revoked_serials(status_list: bytes) -> frozenset[int]:
-    """Serial numbers named by Google's list at https://android.googleapis.com/attestation/status.
-
-    Suspended ones count as revoked. They are lower-case hex by the list's definition; published samples also have some
-    that are 64-bit decimals, so digits alone are taken both ways: a chance in 2**64 to refuse too much.
-
-    Parameters
-    ----------
-    status_list : bytes
-        The JSON document, at most 16 MiB.
-
-    Raises
-    ------
-    InvalidValueError
-        It is no such list.
-
-    Examples
-    --------
-    >>> sorted(revoked_serials(b'{"entries": {"ff": {"status": "REVOKED"}, "10": {"status": "SUSPENDED"}}}'))
-    [10, 16, 255]
-    """
-    if len(status_list) > MAX_STATUS_LIST:
-        raise InvalidValueError(f"expected a status list of at most {MAX_STATUS_LIST} bytes, got {len(status_list)}")
-    try:
-        entries = json.loads(status_list)["entries"]
-        statuses = {entry["status"] for entry in entries.values()}
-        serials = {int(text, 16) for text in entries} | {int(text) for text in entries if text.isdecimal()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InvalidValueError(f"not a status list of attestation keys: {error!r}") from error
-    if not statuses <= {"REVOKED", "SUSPENDED"}:
-        raise InvalidValueError(f"expected statuses REVOKED and SUSPENDED, got {', '.join(map(str, statuses))}")
-    return frozenset(serials)
 
 
 @dataclass(frozen=True, slots=True)

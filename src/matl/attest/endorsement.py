@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Container
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -131,7 +131,7 @@ def pack_identity(public: bytes, certificates: bytes) -> bytes:
 
 
 def challenge_endorsement(
-    identity: bytes, roots: Collection[bytes], *, revoked: Collection[int] = (), clock: Clock = system_clock
+    identity: bytes, roots: Collection[bytes], *, revoked: Container[int] = (), clock: Clock = system_clock
 ) -> EndorsementChallenge:
     """Check who made a machine's TPM, and ask that TPM whether it holds the attestation key.
 
@@ -141,8 +141,8 @@ def challenge_endorsement(
         What the machine sent, see `pack_identity`.
     roots : collection of bytes
         Keys (DER SubjectPublicKeyInfo) of the TPM vendors that are trusted. Whoever has one of them can invent a TPM.
-    revoked : collection of int
-        Serial numbers of certificates that are no longer good.
+    revoked : container of int
+        Serial numbers of certificates that are no longer good; a `matl.attest.revocation.RevokedList` is kept fresh.
     clock : callable
         Tells the time.
 

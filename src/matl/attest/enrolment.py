@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -180,6 +180,8 @@ class Roster:
         or lost a key comes with a new one and an invitation that replaces the old.
     invitations : mapping of str to Invitation
         By hash.
+    former_keys : set of str
+        Fingerprints of the keys that others took the place of: nobody comes with one of them again.
 
     Examples
     --------
@@ -201,6 +203,7 @@ class Roster:
 
     identities: Mapping[str, Identity] = field(default_factory=lambda: MappingProxyType({}))
     invitations: Mapping[str, Invitation] = field(default_factory=lambda: MappingProxyType({}))
+    former_keys: Set[str] = frozenset()
 
     def invite(
         self,
@@ -262,9 +265,9 @@ class Roster:
         Raises
         ------
         ProtocolError
-            With the reason as ``code``: ``"key"``, ``"malformed"``, ``"challenge"``, ``"signature"``, ``"revoked"``,
-            ``"invitation"``, ``"enrolled"`` (with another key), ``"key_in_use"`` (by another client) or
-            ``"attestation"``.
+            With the reason as ``code``: ``"key"``, ``"malformed"``, ``"challenge"``, ``"signature"``, ``"revoked"``
+            (the client, or this key), ``"invitation"``, ``"enrolled"`` (with another key), ``"key_in_use"`` (by another
+            client) or ``"attestation"``.
         """
         text, key = request.text, PublicKey(request.key)
         challenger.check(request.challenge, now=now)
@@ -278,14 +281,18 @@ class Roster:
         invitation = self._invitation(text, known, now)
         if any(other.key == key for other in self.identities.values()):
             raise ProtocolError("key_in_use", "the key is another client's; every client has one of its own")
+        if key.fingerprint in self.former_keys:
+            raise ProtocolError("revoked", "the key was replaced by another one, and never comes back; make a new one")
         identity = Identity(
             client_id=request.client_id, key=key, enrolled_at=unix_ms(now), attestation=_summary(claims, key, text)
         )
         used = replace(invitation, uses_left=invitation.uses_left - 1)
-        return (
-            Roster({**self.identities, identity.client_id: identity}, {**self.invitations, invitation.hash: used}),
-            identity,
+        after = Roster(
+            {**self.identities, identity.client_id: identity},
+            {**self.invitations, invitation.hash: used},
+            self.former_keys if known is None else self.former_keys | {known.key.fingerprint},
         )
+        return after, identity
 
     def revoke(self, client_id: str, *, now: datetime) -> Roster:
         """Take the right to send from a client; a second time changes nothing.
@@ -325,6 +332,7 @@ class Roster:
             "version": _VERSION,
             "identities": identities,
             "invitations": [asdict(each) for each in self.invitations.values()],
+            "former_keys": sorted(self.former_keys),
         }
 
     @classmethod
@@ -341,7 +349,8 @@ class Roster:
                 raise ValueError(f"version {state['version']}, this library reads {_VERSION}")
             identities = [Identity(**{**row, "key": PublicKey(row["key"])}) for row in state["identities"]]
             invitations = [Invitation(**row) for row in state["invitations"]]
-            return cls({each.client_id: each for each in identities}, {each.hash: each for each in invitations})
+            former = frozenset(map(str, state.get("former_keys", ())))  # there are older states, without
+            return cls({each.client_id: each for each in identities}, {each.hash: each for each in invitations}, former)
         except (KeyError, TypeError, ValueError, ProtocolError) as error:
             raise StateError(f"the roster cannot be read: {error!r}") from error
 

@@ -95,11 +95,18 @@ class Reporter:
                 if not self._live and self._verbosity >= 0 and (last or (event.round + 1) % _PLAIN_EVERY == 0):
                     stderr.print(f"{name:<12} {event.round + 1:>3} of {self._rounds} rounds  {figures}", soft_wrap=True)
             elif self._verbosity > 0:
-                what = event.kind.replace("_", " ")
-                detail = ": ".join(str(event.data[key]) for key in ("client", "reason") if event.data.get(key))
+                what, detail = event.kind.replace("_", " "), _detail(event)
                 stderr.print(f"{name:<12} round {event.round:>3}  {what}: {detail}", markup=False, soft_wrap=True)
 
         return sink
+
+
+def _detail(event: Event) -> str:
+    if event.kind == "latency":
+        so_far = event.data["so_far"]
+        quantiles = ", ".join(f"{name} {value / 1e3:.3g} us" for name, value in so_far["wall_ns"].items())
+        return f"{event.data['span']} {quantiles} of {so_far['count']} so far"
+    return ": ".join(str(event.data[key]) for key in ("client", "reason") if event.data.get(key))
 
 
 def _figures(event: Event) -> str:

@@ -9,7 +9,7 @@ import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, stderr, write
-from matl.cli.network import Ca, Folder, TokenFile, Url, asked, operator
+from matl.cli.network import Ca, Folder, Insecure, TokenFile, Url, asked, operator
 from matl.protocol.messages import InviteRequest
 
 __all__ = ["invite"]
@@ -32,6 +32,7 @@ def invite(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make an invitation, with which a client becomes one of the federation.
@@ -43,7 +44,7 @@ def invite(
         InviteRequest, {"CLIENT": client, "--uses": uses, "--hours": hours, "--replaces": replaces},
         ("client_id", "uses", "lifetime_hours", "replaces"),
     )  # fmt: skip
-    with operator(folder, url, token_file, ca) as line:
+    with operator(folder, url, token_file, ca, insecure) as line:
         made = line.invite(request)
         if as_json:
             print_json({**made.model_dump(mode="json"), "url": line.url})

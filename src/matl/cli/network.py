@@ -16,7 +16,19 @@ if TYPE_CHECKING:
     from matl.network.operating import Operator
     from matl.network.settings import NetworkSettings
 
-__all__ = ["LOCAL", "Ca", "Folder", "Place", "TokenFile", "Url", "asked", "operator", "require_server", "settings_of"]
+__all__ = [
+    "LOCAL",
+    "Ca",
+    "Folder",
+    "Insecure",
+    "Place",
+    "TokenFile",
+    "Url",
+    "asked",
+    "operator",
+    "require_server",
+    "settings_of",
+]
 
 _PACKAGES = ("aiosqlite", "alembic", "fastapi", "fsspec", "httpx", "sqlalchemy", "uvicorn", "websockets")
 
@@ -37,6 +49,10 @@ TokenFile = Annotated[
 ]
 Ca = Annotated[
     Path | None, typer.Option(help="Certificates (PEM) to trust in place of the machine's.", show_default=False)
+]
+
+Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Send the token to an http:// address of another machine all the same.")
 ]
 
 
@@ -109,10 +125,10 @@ def _wanted(problem: Any) -> str:
     return words.removeprefix("Input should be ")
 
 
-def operator(folder: Path, url: str | None, token_file: Path | None, ca: Path | None) -> Operator:
+def operator(folder: Path, url: str | None, token_file: Path | None, ca: Path | None, insecure: bool) -> Operator:
     """The line of whoever types the command to a coordinator."""
     if find_spec("httpx") is None:
         raise MissingExtraError("httpx", extra="client")
     from matl.network.operating import Operator
 
-    return Operator.of(folder, url=url, token_file=token_file, ca=ca)
+    return Operator.of(folder, url=url, token_file=token_file, ca=ca, insecure=insecure)

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from matl.cli import options
-from matl.cli.console import print_json, show
+from matl.cli.console import print_json, show, write
 from matl.errors import AttestationError, InvalidValueError, MissingExtraError, StateError
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def serve(
     _needed()
     if sys.pycache_prefix is None:
         _start_again()
+    from matl.attest.installed import installed_parts
     from matl.oracle.serving import Oracle
     from matl.oracle.settings import OracleConfig
 
@@ -108,6 +110,10 @@ def serve(
 
     try:
         read = OracleConfig.read(config, least_clients=least_clients)
+        began = time.perf_counter()
+        read.measure()
+        took, count = time.perf_counter() - began, len(installed_parts())
+        show(f"measured {count} packages in {took:.1f} s; `matl oracle measure --parts` lists them", markup=False)
         started = Oracle.start(read, folder, attester)
         given = {} if tls_cert is None else {"ssl_certfile": str(tls_cert), "ssl_keyfile": str(tls_key)}
         asyncio.run(_serve(started, host, port, given))
@@ -119,18 +125,28 @@ def serve(
 
 
 @oracle.command("measure")
-def measure(config: ConfigPath, *, least_clients: LeastClients = 3, as_json: options.AsJson = False) -> None:
+def measure(
+    config: ConfigPath,
+    *,
+    least_clients: LeastClients = 3,
+    parts: Annotated[
+        bool, typer.Option("--parts", help="List what is installed, line by line; the lines' SHA-256 is measured.")
+    ] = False,
+    as_json: options.AsJson = False,
+) -> None:
     """Print the measurement that an oracle of this installation has to prove with this configuration."""
     _needed()
+    from matl.attest.installed import installed_parts
     from matl.oracle.settings import OracleConfig
 
     read = OracleConfig.read(config, least_clients=least_clients)
     found = read.measure()
     if as_json:
-        parts = {name: getattr(found, name) for name in ("package", "config", "policy")}
-        print_json({"measurement": found.digest, **parts, "run_config": read.config.run_config})
+        digests = {name: getattr(found, name) for name in ("package", "config", "policy")}
+        listed = [{"name": one.name, "version": one.version, "sha256": one.sha256} for one in installed_parts()]
+        print_json({"measurement": found.digest, **digests, "run_config": read.config.run_config, "parts": listed})
         return
-    show(found.digest, markup=False)
+    write("\n".join(map(str, installed_parts())) + "\n" if parts else found.digest + "\n")
 
 
 @oracle.command("check")
@@ -148,6 +164,13 @@ def check(
         list[str] | None, typer.Option(help="Whose word is taken with --software; may be repeated.", show_default=False)
     ] = None,
     vendor_keys: VendorKeys = None,
+    revoked: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Serial number, hexadecimal, of a TPM's certificate that is no longer good; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     pcr: Annotated[int, typer.Option(min=0, max=15, help="PCR of the TPM that has the measurement.")] = 14,
     ca: Annotated[Path | None, typer.Option(help="Certificates to trust for the URL, PEM.")] = None,
     as_json: options.AsJson = False,
@@ -162,6 +185,9 @@ def check(
             raise InvalidValueError(
                 f"expected --measurement as 64 digits 0-9a-f, as `matl oracle measure` prints them, got {one!a:.80}"
             )
+    for one in revoked or ():
+        if not re.fullmatch("[0-9a-fA-F]{1,64}", one):
+            raise InvalidValueError(f"expected --revoked as 1 to 64 hexadecimal digits without colons, got {one!a:.80}")
     if not software and not vendor_keys:
         raise InvalidValueError(
             "expected --vendor-key, the root key of the maker of the oracle's TPM, got none: no hardware could prove "
@@ -172,6 +198,7 @@ def check(
         software=software,
         software_signers=frozenset(signer or ()),
         vendor_keys=frozenset(_read_files(vendor_keys)),
+        revoked=frozenset(int(one, 16) for one in revoked or ()),
         pcr=pcr,
     )
 

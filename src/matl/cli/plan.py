@@ -18,7 +18,16 @@ from matl.files import write_atomic
 from matl.privacy.accounting import Adjacency
 from matl.privacy.alternatives import Alternative, nearest
 from matl.privacy.demand import Demand, Kind
-from matl.privacy.explanation import advice, describe, protected, rounded_up, unprotected, utility
+from matl.privacy.explanation import (
+    advice,
+    describe,
+    planning_only,
+    protected,
+    rounded_up,
+    simulation_only,
+    unprotected,
+    utility,
+)
 from matl.privacy.planner import Plan, plan
 from matl.privacy.visibility import WAYS, Option, trade
 from matl.records import Visibility
@@ -143,7 +152,7 @@ def _in_words(alternatives: Sequence[Alternative]) -> str:
         )
         lines.append(
             f"  {change.replace('--sampling None', 'without --sampling'):<44} {made.bits_per_coordinate:.3g} bits, "
-            f"{made.mse_ratio:.3g} times the error of central noise"
+            f"{made.mse_ratio:.3g} times the error of central noise{', planning only' if planning_only(made) else ''}"
         )
     return "\n".join(lines)
 
@@ -171,6 +180,9 @@ def _show(chosen: Plan, found: dict[str, Any]) -> None:
     _section("\nutility", utility(chosen))
     _section("\nprotected", protected(chosen))
     _section("\nnot protected", unprotected(chosen))
+    for title, lines in (("planning only", planning_only(chosen)), ("simulation only", simulation_only(chosen))):
+        if lines:
+            _section(f"\n{title}", lines)
 
 
 def _section(title: str, lines: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import typer
 from matl.cli import options
 from matl.cli.console import print_json, show, stderr
 from matl.cli.network import require_server
-from matl.errors import ConfigError
+from matl.errors import ConfigError, StateError
 
 if TYPE_CHECKING:
     from matl.network.settings import NetworkSettings
@@ -60,6 +60,7 @@ def _say(line: str) -> None:
 
 
 async def _serve(settings: NetworkSettings, *, shown: bool) -> None:
+    from matl.coordinator.storage.fencing import SUPERSEDED
     from matl.network.folder import in_use
     from matl.network.hosting import open_coordinator
 
@@ -72,6 +73,15 @@ async def _serve(settings: NetworkSettings, *, shown: bool) -> None:
                 also = f", gRPC at {doors.grpc_url}" if doors.grpc_url is not None else ""
                 where = f"{doors.url}{also} (documents: {doors.url}/docs), files: {settings.folder}"
                 stderr.print(f"coordinator: {where}", markup=False, soft_wrap=True)
-            await stop.wait()
+            ends = [asyncio.ensure_future(event.wait()) for event in (stop, doors.superseded)]
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            for end in ends:
+                end.cancel()
+            if doors.superseded.is_set():
+                raise StateError(
+                    f"{SUPERSEDED}, which serves one at a time: the one that was started last. This one ends, and "
+                    "nothing is lost. If that was a mistake, end the other one before this one is started again, or "
+                    "give each a database of its own"
+                )
             if shown:
                 stderr.print("stopping; nothing is lost", markup=False)

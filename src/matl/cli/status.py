@@ -10,7 +10,7 @@ import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, show
-from matl.cli.network import Ca, Folder, TokenFile, Url, operator
+from matl.cli.network import Ca, Folder, Insecure, TokenFile, Url, operator
 from matl.cli.tables import table
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ def status(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Say how the runs of a coordinator stand: the round that is open, the latest ones, and the clients."""
-    with operator(folder, url, token_file, ca) as line:
+    with operator(folder, url, token_file, ca, insecure) as line:
         clients = {one.client_id: one for one in line.clients()}
         runs = [line.standing(one, rounds=rounds) for one in line.runs()]
     if as_json:

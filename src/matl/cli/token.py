@@ -10,7 +10,7 @@ import typer
 
 from matl.cli import options
 from matl.cli.console import print_json, show, stderr, write
-from matl.cli.network import Ca, Folder, TokenFile, Url, asked, operator
+from matl.cli.network import Ca, Folder, Insecure, TokenFile, Url, asked, operator
 from matl.cli.tables import table
 from matl.protocol.messages import OperatorTokenView, TokenRequest
 
@@ -36,10 +36,11 @@ def list_tokens(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
     """List all tokens, without their secrets."""
-    with operator(folder, url, token_file, ca) as line:
+    with operator(folder, url, token_file, ca, insecure) as line:
         found = line.tokens()
     if as_json:
         print_json([one.model_dump(mode="json") for one in found])
@@ -58,13 +59,14 @@ def issue(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Make a token. It is shown once and kept nowhere, and stands alone on standard output."""
     request = asked(
         TokenRequest, {"NAME": name, "--scope": scope.value, "--days": days}, ("name", "scope", "lifetime_days")
     )
-    with operator(folder, url, token_file, ca) as line:
+    with operator(folder, url, token_file, ca, insecure) as line:
         _tell(line.issue(request), as_json=as_json)
 
 
@@ -76,10 +78,14 @@ def rotate(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Make a token that takes another one's place. It is shown once and kept nowhere, alone on standard output."""
-    with operator(folder, url, token_file, ca) as line:
+    """Make a token that takes another one's place. It is shown once, alone on standard output.
+
+    It is kept nowhere; but the owner's, in `admin.token` of the coordinator's folder, is replaced there too.
+    """
+    with operator(folder, url, token_file, ca, insecure) as line:
         _tell(line.rotate(token_id), as_json=as_json)
 
 
@@ -91,9 +97,10 @@ def revoke(
     url: Url = None,
     token_file: TokenFile = None,
     ca: Ca = None,
+    insecure: Insecure = False,
 ) -> None:
     """Make a token worthless at once."""
-    with operator(folder, url, token_file, ca) as line:
+    with operator(folder, url, token_file, ca, insecure) as line:
         line.revoke(token_id)
     show(f"{token_id} is revoked", markup=False)
 

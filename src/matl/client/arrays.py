@@ -50,7 +50,7 @@ def layout_of(entries: Sequence[Mapping[str, Any]]) -> ParamLayout:
         raise ProtocolError("malformed", f"the coordinator's layout of the model cannot be read: {error!r}") from error
 
 
-def fit(layout: ParamLayout, arrays: Any, *, what: str = "update") -> dict[str, NDArray[Any]]:
+def fit(layout: ParamLayout, arrays: Any, *, what: str = "update", finite: bool = True) -> dict[str, NDArray[Any]]:
     """Arrays in any of the usual forms, as the named arrays of a layout.
 
     Parameters
@@ -70,6 +70,8 @@ def fit(layout: ParamLayout, arrays: Any, *, what: str = "update") -> dict[str, 
         vector has no place for, become zeros whatever they hold.
     what : str
         What the arrays are, for messages.
+    finite : bool
+        Whether to refuse NaN and infinite values.
 
     Returns
     -------
@@ -81,7 +83,7 @@ def fit(layout: ParamLayout, arrays: Any, *, what: str = "update") -> dict[str, 
     LayoutError
         Names, numbers, shapes or dtypes are others; ``code`` says which.
     InvalidValueError
-        There are NaN or infinite values.
+        There are NaN or infinite values, which are refused.
 
     Examples
     --------
@@ -101,11 +103,13 @@ def fit(layout: ParamLayout, arrays: Any, *, what: str = "update") -> dict[str, 
         if not entry.in_vector:
             result[entry.name] = np.zeros(entry.shape, entry.dtype)
             continue
-        result[entry.name] = _cast(entry, as_numpy(named[entry.name]), what)
+        result[entry.name] = _cast(entry, as_numpy(named[entry.name]), what, finite)
     return result
 
 
-def difference(layout: ParamLayout, new: Any, old: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+def difference(
+    layout: ParamLayout, new: Any, old: Mapping[str, NDArray[Any]], *, finite: bool = True
+) -> dict[str, NDArray[Any]]:
     """New minus old parameters: the update of a client that trained from ``old`` to ``new``.
 
     Parameters
@@ -116,6 +120,8 @@ def difference(layout: ParamLayout, new: Any, old: Mapping[str, NDArray[Any]]) -
         In any form that `fit` takes.
     old : mapping of str to array
         As the round began, in the layout's form.
+    finite : bool
+        As in `fit`.
 
     Raises
     ------
@@ -128,10 +134,11 @@ def difference(layout: ParamLayout, new: Any, old: Mapping[str, NDArray[Any]]) -
     >>> difference(layout, {"w": np.array([1.5, 2.0])}, {"w": np.ones(2, np.float32)})
     {'w': array([0.5, 1. ], dtype=float32)}
     """
-    return {
-        name: np.asarray(value - old[name]) if name in layout.slices else value
-        for name, value in fit(layout, new, what="new parameters").items()
-    }
+    fitting = fit(layout, new, what="new parameters", finite=finite)
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is not finite nothing comes out that is
+        return {
+            name: np.asarray(value - old[name]) if name in layout.slices else value for name, value in fitting.items()
+        }
 
 
 def scaled(layout: ParamLayout, arrays: Mapping[str, NDArray[Any]], factor: float) -> dict[str, NDArray[Any]]:
@@ -206,7 +213,7 @@ def _check_names(layout: ParamLayout, named: Mapping[str, Any], what: str) -> No
     raise LayoutError("names", f"{what}: {'; '.join(parts)}; the model's arrays are {_listed(list(entries))}")
 
 
-def _cast(entry: ParamEntry, value: NDArray[Any], what: str) -> NDArray[Any]:
+def _cast(entry: ParamEntry, value: NDArray[Any], what: str, finite: bool) -> NDArray[Any]:
     """An array as its entry wants it."""
     if value.shape != entry.shape:
         hint = ": is it transposed?" if value.shape == entry.shape[::-1] else ""
@@ -218,7 +225,7 @@ def _cast(entry: ParamEntry, value: NDArray[Any], what: str) -> NDArray[Any]:
         raise LayoutError("dtype", f"{what}: array {entry.name!r} has dtype {value.dtype}, expected {entry.dtype}")
     with np.errstate(over="ignore"):  # what is too large becomes infinite, and is told here
         result = value.astype(entry.dtype)
-    if bad := int(result.size - np.isfinite(result).sum()):
+    if finite and (bad := int(result.size - np.isfinite(result).sum())):
         raise InvalidValueError(
             f"{what}: {bad} of {result.size} values of {entry.name!r} are NaN or infinite (as {entry.dtype}): training "
             "diverged; lower the learning rate, or clip gradients"

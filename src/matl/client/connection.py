@@ -18,6 +18,7 @@ from matl.client.folder import ClientFolder
 from matl.client.retrying import Retrying
 from matl.client.transport import Transport
 from matl.errors import InvalidValueError, ProtocolError, ServiceError
+from matl.protocol.addresses import PORT, refuse_clear
 from matl.protocol.messages import EnrolRequest, Health, SessionRequest, SessionView
 from matl.protocol.problems import Code, refusal
 
@@ -35,7 +36,9 @@ _STRANGER = {"signature", "unknown_client"}  # reasons: a coordinator need not s
 _CLOCK_REASONS = {"expired", "future"}
 
 
-def open_transport(url: str, *, ca: Path | None = None, certificate: tuple[Path, Path] | None = None) -> Transport:
+def open_transport(
+    url: str, *, ca: Path | None = None, certificate: tuple[Path, Path] | None = None, insecure: bool = False
+) -> Transport:
     """The transport of a URL. Nothing is sent yet.
 
     Parameters
@@ -44,11 +47,14 @@ def open_transport(url: str, *, ca: Path | None = None, certificate: tuple[Path,
         ``https://host:port`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
     ca, certificate
         See `matl.client.http.HttpTransport`.
+    insecure : bool
+        Take ``http``, ``ws`` or ``grpc`` to another machine too, where invitations, tokens and models can be read on
+        the way.
 
     Raises
     ------
     InvalidValueError
-        It is no such URL.
+        It is no such URL, or its line is not encrypted and goes to another machine.
     MissingExtraError
         What the transport needs is not installed.
     StateError
@@ -56,7 +62,9 @@ def open_transport(url: str, *, ca: Path | None = None, certificate: tuple[Path,
     """
     parts = urlsplit(url)
     if not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise InvalidValueError(f"expected an address such as https://host:8443, got {url!r}")
+        raise InvalidValueError(f"expected an address such as https://host:{PORT}, got {url!r}")
+    if not insecure:
+        refuse_clear(url, unless="insecure=True")
     # Each is imported where it is used: a client over gRPC needs no httpx.
     if parts.scheme in ("http", "https"):
         from matl.client.http import HttpTransport

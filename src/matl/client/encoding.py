@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from matl.client.arrays import fit, scaled
 from matl.client.rounds import Round
@@ -19,6 +21,7 @@ __all__ = ["check_supported", "count_examples", "encode", "unpack_trained", "vec
 
 
 PHASES = tuple(phase.value for phase in Phase if phase is not Phase.DONE)
+_LOG = logging.getLogger("matl.client")
 
 
 def check_supported(spec: RoundSpec) -> None:
@@ -67,8 +70,8 @@ def encode(update: Any, target: Round, *, kind: str = "delta", learning_rate: fl
     LayoutError, InvalidValueError
         It does not fit the model, is not finite, or is longer than the round allows.
     """
-    arrays, norm = _prepared(update, target, kind, learning_rate)
-    spec = target.spec
+    arrays, spec = _prepared(update, target, kind, learning_rate, finite=True), target.spec
+    norm = float(np.sqrt(sum(np.sum(np.square(arrays[name], dtype=np.float64)) for name in target.layout.slices)))
     if spec.clip is not None and norm > spec.clip:
         arrays, norm = scaled(target.layout, arrays, spec.clip / norm), spec.clip
     if spec.max_norm is not None and norm > spec.max_norm:
@@ -82,26 +85,41 @@ def encode(update: Any, target: Round, *, kind: str = "delta", learning_rate: fl
 def vector_of(update: Any, target: Round, *, kind: str = "delta", learning_rate: float | None = None) -> Float32:
     """The vector (d,) of an update, for encoders that shorten and encode it themselves; the arguments of `encode`.
 
+    What is not finite goes through, and this machine's log says so. Encoders send zeros in its place: a client that
+    stayed away instead would tell everybody something about its data.
+
     Raises
     ------
     LayoutError, InvalidValueError
-        It does not fit the model, or is not finite.
+        It does not fit the model.
     """
-    return target.layout.flatten(_prepared(update, target, kind, learning_rate)[0])
-
-
-def _prepared(update: Any, target: Round, kind: str, learning_rate: float | None) -> tuple[dict[str, Any], float]:
-    """The arrays of an update, and their norm."""
-    arrays = fit(target.layout, update)
-    if kind == "gradient" and learning_rate is not None:
-        arrays = scaled(target.layout, arrays, -learning_rate)
-    elif kind != "delta" or learning_rate is not None:
-        raise InvalidValueError(
-            f"expected kind='delta', or kind='gradient' with a learning_rate, got kind={kind!r} and "
-            f"learning_rate={learning_rate}"
+    vector = target.layout.flatten(_prepared(update, target, kind, learning_rate, finite=False))
+    if bad := int(vector.size - np.isfinite(vector).sum()):
+        _LOG.warning(
+            "round %d of %s: %d of %d values of the update are NaN or infinite, and zeros are sent in its place: "
+            "training diverged; lower the learning rate, or clip gradients",
+            target.number,
+            target.run,
+            bad,
+            vector.size,
         )
-    norm = float(np.sqrt(sum(np.sum(np.square(arrays[name], dtype=np.float64)) for name in target.layout.slices)))
-    return arrays, norm
+    return vector
+
+
+def _prepared(
+    update: Any, target: Round, kind: str, learning_rate: float | None, *, finite: bool
+) -> dict[str, NDArray[Any]]:
+    """The arrays of an update."""
+    arrays = fit(target.layout, update, finite=finite)
+    if kind == "delta" and learning_rate is None:
+        return arrays
+    if kind == "gradient" and learning_rate is not None:
+        with np.errstate(over="ignore", invalid="ignore"):  # as in `difference`
+            return scaled(target.layout, arrays, -learning_rate)
+    raise InvalidValueError(
+        f"expected kind='delta', or kind='gradient' with a learning_rate, got kind={kind!r} and "
+        f"learning_rate={learning_rate}"
+    )
 
 
 def count_examples(metadata: Mapping[str, Any] | None, spec: RoundSpec) -> int | None:

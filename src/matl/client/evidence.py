@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -37,7 +37,10 @@ class OraclePins:
     software_signers : frozenset of str
         Of evidence in the format ``software``, fingerprints of the keys whose word is taken; empty for anybody's.
     vendor_keys : frozenset of bytes
-        Root keys (DER SubjectPublicKeyInfo) of makers of TPMs; the oracle's TPM is challenged once for each watch.
+        Root keys (DER SubjectPublicKeyInfo) of makers of TPMs; the oracle's TPM is challenged once a day.
+    revoked : container of int
+        Serial numbers of certificates of TPMs and of who issued them that are no longer good; a
+        `matl.attest.revocation.RevokedList` is read anew when it changes, and refuses everybody when it is old.
     pcrs : mapping of int to frozenset of str
         Values (hex) that other PCRs of the TPM may have, such as those of the boot.
     pcr : int
@@ -53,6 +56,7 @@ class OraclePins:
     software: bool = False
     software_signers: frozenset[str] = frozenset()
     vendor_keys: frozenset[bytes] = frozenset()
+    revoked: Container[int] = frozenset()
     pcrs: Mapping[int, frozenset[str]] = field(default_factory=lambda: MappingProxyType({}))
     pcr: int = APPLICATION_PCR
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -13,6 +14,7 @@ from matl.attest.canonical import check_identifier
 from matl.attest.keys import SigningKey
 from matl.errors import ProtocolError, StateError
 from matl.files import make_directory, storage_error, write_atomic
+from matl.journal import Head
 
 __all__ = ["ClientFolder"]
 
@@ -126,6 +128,23 @@ class ClientFolder:
                 "with a new client folder",
             )
 
+    @property
+    def manifests(self) -> Mapping[str, str]:
+        """By run the SHA-256 of the privacy manifest that this client agreed to."""
+        return self._content["manifests"]  # type: ignore[no-any-return]
+
+    def witness(self, journal: str) -> Head | None:
+        """What was remembered last of a journal in this folder."""
+        known = self._content["journals"].get(journal)
+        return None if known is None else Head(**known)
+
+    def remember(self, heads: Mapping[str, Head]) -> None:
+        """Remember how far journals in this folder have come, by the names of their files."""
+        known = {**self._content["journals"], **{name: head._asdict() for name, head in heads.items()}}
+        if known != self._content["journals"]:
+            self._content["journals"] = known
+            self._write()
+
     def last_round(self, run: str) -> int:
         """The last masked round of a run that this client took part in; -1 for none."""
         return int(self._content["last_rounds"].get(run, -1))
@@ -180,8 +199,18 @@ class ClientFolder:
 
 
 def _masked(content: dict[str, Any]) -> dict[str, Any]:
-    """What is remembered of masked rounds, by run; folders of before there were any have none."""
-    return {name: dict(content.get(name, {})) for name in ("manifests", "last_rounds")}
+    """What is remembered of masked rounds, by run, and of journals, by file; folders that saw no such round have none.
+
+    Raises
+    ------
+    TypeError, ValueError, KeyError
+        Something else stands there.
+    """
+    found = {name: dict(content.get(name, {})) for name in ("manifests", "last_rounds", "journals")}
+    found["journals"] = {
+        name: Head(int(head["records"]), str(head["chain"]))._asdict() for name, head in found["journals"].items()
+    }
+    return found
 
 
 def _locked(path: Path) -> int | None:

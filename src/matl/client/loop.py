@@ -29,7 +29,7 @@ TrainFunction = Callable[[dict[str, NDArray[Any]], Round], Any]
 Progress = Callable[[Round, Acknowledgement], None]
 """Is told about every update that arrived."""
 
-_PASSED = {"ended", "late", "round", "stale"}  # reasons: the round went on without this client
+_PASSED = {"ended", "late", "not_selected", "round", "stale"}  # reasons: the round went on without this client
 _LOG = logging.getLogger("matl.client")
 
 

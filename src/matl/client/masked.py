@@ -1,7 +1,8 @@
 """Masked rounds at the client: what it certifies before it trusts a sum, and the phases of a secure aggregation.
 
 Nothing that the coordinator says is taken on trust here but who sends it: constants are certified again and pinned, the
-survivors of a sum are counted by `matl.privacy.secagg.Client`, and what was sent is counted on the disk.
+survivors of a sum are counted by `matl.privacy.secagg.Client`, what was sent is counted and charged on the disk, and
+who has agreed to masked rounds is not talked into others.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from matl.attest.keys import PublicKey
 from matl.client.connection import Connection
 from matl.client.folder import ClientFolder
 from matl.client.rounds import Round
-from matl.errors import AggregationAborted, InvalidValueError, MatlError, ProtocolError, ServiceError, StateError
+from matl.client.spending import Spending
+from matl.errors import AggregationAborted, InvalidValueError, MatlError, ProtocolError, ServiceError
 from matl.params import Float32
-from matl.privacy.counter import TransmissionCounter
 from matl.privacy.manifest import Manifest
 from matl.privacy.secagg import Client, Phase, Session
 from matl.protocol.messages import Acknowledgement
@@ -46,8 +47,10 @@ class MaskedRounds:
         Who the client is, and what it remembers.
     participants : mapping of str to bytes, or None
         By id the Ed25519 key (32 bytes) of everybody who may be in a sum; the coordinator's table unless given.
-    manifest_sha256 : str or None
+    manifest_sha256, max_epsilon
         See `matl.client.AsyncMATLClient`.
+    chosen : bool
+        Whether the user chose the run, or how updates of runs that are not masked are protected.
     """
 
     def __init__(
@@ -57,17 +60,46 @@ class MaskedRounds:
         *,
         participants: Mapping[str, bytes] | None,
         manifest_sha256: str | None,
+        max_epsilon: float | None,
+        chosen: bool,
     ) -> None:
         self._connection, self._folder, self._agreed = connection, folder, manifest_sha256
-        self._pinned = participants
+        self._pinned, self._chosen = participants, chosen
+        given = {"manifest_sha256": manifest_sha256, "participants": participants, "max_epsilon": max_epsilon}
+        self._insists = [name for name, value in given.items() if value is not None]
+        self._spending = Spending(folder, max_epsilon)
         self._manifests: dict[str, Manifest] = {}  # by run
-        self._counters: dict[str, TransmissionCounter] = {}  # by manifest
         self._warned = False
 
     def close(self) -> None:
         """Let go of the files."""
-        while self._counters:
-            self._counters.popitem()[1].close()
+        self._spending.close()
+
+    def refuse_clear(self, run: str, round: int) -> None:  # noqa: A002 - the protocol's word
+        """Refuse to send an update that is not masked, in whatever way a round asks for it, where masks were agreed to.
+
+        Raises
+        ------
+        ProtocolError
+            ``"clear"``: this client was told to take part in masked rounds, or agreed to a manifest of the run before.
+        """
+        agreed = self._folder.manifests
+        if self._insists:
+            why = f"was told {' and '.join(self._insists)}, which mean masked rounds"
+            what = "leave that out" + (", and begin with a new client folder" if run in agreed else "")
+        elif run in agreed:
+            why = f"agreed to the privacy manifest {agreed[run]} of that run"
+            what = "begin with a new client folder"
+        elif agreed and not self._chosen:
+            why = f"agreed to masked rounds of {', '.join(map(repr, sorted(agreed)[:4]))} and did not choose this run"
+            what = f"say so: MATLClient(..., run={run!r})"
+        else:
+            return
+        raise ProtocolError(
+            "clear",
+            f"round {round} of {run!r} takes updates that are not masked, and this client {why}; nothing was sent. Ask "
+            f"the coordinator's operator what became of the masks. To send updates of {run!r} without them, {what}.",
+        )
 
     async def agree(self, target: Round) -> Manifest:
         """The constants of a run, certified and pinned; before anything is trained.
@@ -79,21 +111,22 @@ class MaskedRounds:
         ProtocolError
             ``"manifest"``: they are other ones than before.
         StateError
-            The transmissions that they allow are used up.
+            The transmissions that they allow are used up, or what this client may spend, or it cannot be known.
         """
         self._identity()
         run = target.run
         if run not in self._manifests:
             document = await self._connection.ask(lambda transport: transport.manifest(run))
             manifest = await asyncio.to_thread(Manifest.read, document, sha256=self._agreed)
+            new = run not in self._folder.manifests
+            if new:
+                await asyncio.to_thread(self._spending.require, manifest, new=True)
             self._folder.pin_manifest(run, manifest.sha256)
+            if new and self._agreed is None:
+                _tell(run, manifest)
             self._manifests[run] = manifest
         manifest = self._manifests[run]
-        if self._counter(manifest).left <= 0:
-            raise StateError(
-                f"{self._folder.client_id} has used all {manifest.instance.transmissions} transmissions of manifest "
-                f"{manifest.sha256}, and another would void its epsilon; leave the run, or agree to another manifest"
-            )
+        await asyncio.to_thread(self._spending.require, manifest, new=False)
         return manifest
 
     async def take_part(self, target: Round, update: Float32) -> Acknowledgement:
@@ -142,10 +175,10 @@ class MaskedRounds:
             _LOG.warning("round %d of %s: %s", target.number, target.run, error)
 
     def _masked(self, client: Client, manifest: Manifest, target: Round, request: bytes, update: Float32) -> bytes:
-        """The masked words of an update, counted. Their noise is drawn from the operating system."""
+        """The masked words of an update, counted and charged. Their noise is drawn from the operating system."""
         words = manifest.encoder(update.size).encode(update, target.spec.public_seed)
         message = client.mask(request, words)
-        self._counter(manifest).reserve(message)
+        self._spending.charge(target.number, manifest, message)
         return message
 
     async def _say(self, target: Round, phase: Phase, message: bytes) -> Acknowledgement:
@@ -187,17 +220,6 @@ class MaskedRounds:
             )
         return key
 
-    def _counter(self, manifest: Manifest) -> TransmissionCounter:
-        """The count of what was sent under a manifest."""
-        if manifest.sha256 not in self._counters:
-            path = self._folder.path / f"sent-{manifest.sha256}"
-            if path.exists():
-                counter = TransmissionCounter.open(path, manifest)
-            else:
-                counter = TransmissionCounter.create(path, self._folder.client_id, manifest)
-            self._counters[manifest.sha256] = counter
-        return self._counters[manifest.sha256]
-
 
 def read_participants(path: Path) -> dict[str, bytes]:
     """The table of a file: by id the Ed25519 key (32 bytes) of each client.
@@ -218,6 +240,23 @@ def read_participants(path: Path) -> dict[str, bytes]:
             f'participants: {path} cannot be read: {error}; expected JSON such as {{"alice": "<DER in base64>"}}'
         ) from error
     return _table(content, str(path))
+
+
+def _tell(run: str, manifest: Manifest) -> None:
+    """Say what was agreed to, where it was the coordinator that chose it."""
+    instance, figures = manifest.instance, manifest.certificate
+    _LOG.warning(
+        "run %s: this client now agrees to the privacy manifest that the coordinator gave, sha256 %s: epsilon %.4g "
+        "(%.4g for replace-one) at delta %.3g, over %d rounds. It is pinned now. Make sure of the hash with the "
+        "operator, and say what you agree to: MATLClient(..., manifest_sha256='%s', max_epsilon=...)",
+        run,
+        manifest.sha256,
+        float(str(figures.zero_out)),
+        float(str(figures.replace_one)),
+        float(instance.delta),
+        instance.transmissions,
+        manifest.sha256,
+    )
 
 
 def _table(clients: Mapping[str, object], source: str) -> dict[str, bytes]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from matl.client.http import tls_context
 from matl.errors import InvalidValueError, MissingExtraError, ServiceError
+from matl.protocol.addresses import is_loopback
 from matl.protocol.messages import Problem
 from matl.protocol.problems import Code, refusal
 
@@ -26,7 +27,6 @@ NO_ORACLE = "no_oracle"
 """Reason of the error of what answers, and not as an oracle does."""
 
 _LARGEST_VIEW = 1 << 20
-_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 View = TypeVar("View", bound=BaseModel)
 
@@ -65,7 +65,7 @@ class OracleLine:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise InvalidValueError(f"expected the oracle's URL to be http(s)://host:port, got {url!r:.200}")
-        if token and parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        if token and parts.scheme == "http" and not is_loopback(parts.hostname):
             raise InvalidValueError(
                 f"expected https for an oracle on another machine, got {url}: the token would be sent in the clear"
             )

@@ -93,7 +93,12 @@ class Participation:
             left = LONGEST_WAIT if ends is None else min(LONGEST_WAIT, max(0.0, ends - asked))
             view = await self._open_round(run.id, left)
             if view is not None and not await self._is_past(view):
-                return await self._begin(view)
+                if view.selected is not False:
+                    return await self._begin(view)
+                _LOG.info("round %d of %s was drawn without this client; waiting for the next", view.number, run.id)
+                self.pass_over(view.number)
+                if ends is None or time.monotonic() < ends:
+                    continue
             run = await self.look()
             if run.status in _OVER:
                 _say_how_it_ended(run)

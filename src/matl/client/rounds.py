@@ -85,9 +85,11 @@ class Round:
         Raises
         ------
         LayoutError, InvalidValueError
-            They do not fit the model, or are not finite.
+            They do not fit the model, or are not finite. In masked rounds what is not finite goes through: zeros are
+            sent in its place, as nobody is to learn of it.
         """
-        return difference(self.layout, params, self.layout.unflatten(self.vector))
+        finite = self.spec.kind != "masked"
+        return difference(self.layout, params, self.layout.unflatten(self.vector), finite=finite)
 
 
 async def fetch_model(connection: Connection, model_hash: str, layout: ParamLayout, folder: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+from matl import validate
 from matl.attest.claims import Clock, system_clock
 from matl.attest.keys import PublicKey, SigningKey
 from matl.client.connection import Connection, Evidence, open_transport
@@ -38,7 +39,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
     Parameters
     ----------
     url : str, optional
-        The coordinator: ``https://host:8443`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
+        The coordinator: ``https://host:8470`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
     oracle_endpoint : str, optional
         Another name for ``url``; one of the two is given.
     mode : str, class or object, optional
@@ -55,6 +56,9 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         Certificates (PEM) to trust in place of the machine's.
     certificate : (Path, Path), optional
         This client's certificate and key (PEM), where the coordinator asks for one.
+    insecure : bool
+        Take ``http``, ``ws`` or ``grpc`` to another machine too, where invitations, tokens and models can be read on
+        the way.
     sealer : Sealer, optional
         Seals updates for the oracle of a run in Mode 2, `matl.client.sealed.OracleWatch`. With it, no run without an
         oracle is taken part in. It is closed with the client.
@@ -62,7 +66,11 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         JSON file with the clients that may be in a masked sum, ``{"alice": "<public key>", ...}`` with keys in base64
         (DER); the coordinator's table unless given, and then it could invent clients.
     manifest_sha256 : str, optional
-        The privacy manifest that this client agrees to; the one that it meets first unless given.
+        The privacy manifest that this client agrees to; the one that it meets first unless given, with a warning.
+    max_epsilon : float, optional
+        What all masked rounds of this folder together may cost: zero-out epsilon at delta 1e-5. A manifest that allows
+        more than is left is not agreed to, and no round is taken part in that would pass it. With any of these three,
+        or where the folder agreed to a manifest of the run before, rounds that are not masked are refused.
     retrying : Retrying, optional
         When to ask again.
     clock : Clock
@@ -71,7 +79,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
     Raises
     ------
     InvalidValueError
-        No address, or none that can be used, or a name that is none.
+        No address, or none that can be used, a name that is none, or an epsilon that is not above 0.
     StateError
         The folder is in use or belongs to another client, or a key or certificate cannot be read.
     MissingExtraError
@@ -81,7 +89,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
     --------
     ::
 
-        async with AsyncMATLClient("https://coordinator.example:8443", client_id="alice") as client:
+        async with AsyncMATLClient("https://coordinator.example:8470", client_id="alice") as client:
             await client.join(invitation)
             await client.fit_loop(train)
     """
@@ -98,29 +106,35 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         run: str | None = None,
         ca: Path | str | None = None,
         certificate: tuple[Path, Path] | None = None,
+        insecure: bool = False,
         sealer: Sealer | None = None,
         participants: Path | str | None = None,
         manifest_sha256: str | None = None,
+        max_epsilon: float | None = None,
         retrying: Retrying | None = None,
         clock: Clock = system_clock,
     ) -> None:
         if (url is None) == (oracle_endpoint is None):
             raise InvalidValueError(
-                "expected the coordinator's address, as url or as oracle_endpoint: MATLClient('https://host:8443')"
+                "expected the coordinator's address, as url or as oracle_endpoint: MATLClient('https://host:8470')"
             )
+        if max_epsilon is not None:
+            validate.positive(max_epsilon=max_epsilon)
         known = None if participants is None else read_participants(Path(participants))
         trusted = None if ca is None else Path(ca)
-        transport = open_transport(url or oracle_endpoint or "", ca=trusted, certificate=certificate)
+        transport = open_transport(url or oracle_endpoint or "", ca=trusted, certificate=certificate, insecure=insecure)
         self._folder = ClientFolder(Path(folder), key=key, client_id=client_id)
         self._connection = Connection(transport, self._folder, retrying or Retrying(), clock)
-        self._outbox = Outbox(self._connection, self._folder, clock)
         self._part = Participation(self._connection, self._folder, wanted=run, mode=mode, sealing=sealer is not None)
         self._masked = MaskedRounds(
             self._connection,
             self._folder,
             participants=known,
             manifest_sha256=manifest_sha256,
+            max_epsilon=max_epsilon,
+            chosen=run is not None or sealer is not None,
         )
+        self._outbox = Outbox(self._connection, self._folder, clock, self._masked.refuse_clear)
         self._sealer = sealer
         self._sent = {}
         self._watch = Watch(self._part.verdict, self._part.about)
@@ -214,12 +228,16 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         InvalidValueError
             As `run`; or the round wants what this client cannot send.
         ProtocolError
-            What the coordinator sent is not the model it said.
+            What the coordinator sent is not the model it said; or the round is not masked, as was agreed to.
+        StateError
+            Another masked round would cost more than this client may spend.
         """
         await self.flush()
         found = await self._part.next_round(wait)
         if found is not None and found.spec.kind == "masked":
             await self._masked.agree(found)
+        elif found is not None:
+            self._masked.refuse_clear(found.run, found.number)
         return found
 
     async def submit_gradient(
@@ -262,6 +280,10 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
             It was refused; or nobody could be reached, and it is kept.
         AttestationError
             The oracle of the run does not prove what this client asks of it. Nothing was sent.
+        ProtocolError
+            The round is not masked, as was agreed to: nothing was sent; or the coordinator broke the protocol.
+        StateError, StorageError
+            A masked update cannot be counted, or would cost more than this client may spend, and was not sent.
         """
         target = self._target(round)
         if target.spec.kind == "masked":
@@ -291,7 +313,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
 
         Raises
         ------
-        ServiceError, AttestationError
+        ServiceError, AttestationError, ProtocolError
             As `submit_gradient`.
         """
         spec = self._target(round).spec
@@ -300,6 +322,7 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
                 f"round {spec.round} of {spec.run!r} is masked, and its payload is made anew by this client: hand over "
                 "the update itself, with submit_gradient"
             )
+        self._masked.refuse_clear(spec.run, spec.round)
         if self._sealer is not None:
             run = await self._part.chosen()
             payload = await self._sealer(run=run, number=spec.round, client_id=self.client_id, payload=payload)
@@ -317,6 +340,8 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         ------
         ServiceError
             Nobody can be reached; they stay.
+        ProtocolError
+            Masked rounds were agreed to meanwhile, and one of them is not masked; they stay.
         """
         acknowledged = await self._outbox.flush()
         for each in acknowledged:

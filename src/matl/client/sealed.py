@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["OracleWatch"]
 
 _FRESH = 3600.0
+_CHALLENGED = 86_400.0  # seconds after which a TPM is challenged anew: its certificate may have been revoked
 _MOST_SIGNERS = 64
 
 
@@ -61,7 +62,7 @@ class OracleWatch:
     ::
 
         pins = OraclePins(measurements=frozenset({"29a4..."}), vendor_keys=frozenset({Path("vendor.der").read_bytes()}))
-        MATLClient("https://coordinator.example:8443", client_id="alice", sealer=OracleWatch(pins))
+        MATLClient("https://coordinator.example:8470", client_id="alice", sealer=OracleWatch(pins))
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class OracleWatch:
         self._known: KnownOracle | None = None
         self._verified = 0.0
         self._endorsed: tuple[EndorsedKey, ...] = ()
+        self._challenge_ends = 0.0
         self._signers: dict[str, PublicKey] = {}
 
     async def __call__(self, *, run: RunView, number: int, client_id: str, payload: bytes) -> bytes:
@@ -154,8 +156,8 @@ class OracleWatch:
             self._known = None  # whatever comes of it, the old proof is over
             nonce = secrets.token_bytes(32)
             view = await line.view("GET", "/v1/evidence", EvidenceView, params={"nonce": nonce.hex()})
-            if self.pins.vendor_keys and view.format == TpmVerifier.format and not self._endorsed:
-                self._endorsed = (await self._challenged(line),)
+            if self.pins.vendor_keys and view.format == TpmVerifier.format:
+                await self._challenge(line)
             try:
                 known = read_evidence(view, nonce, self.pins, endorsed=self._endorsed, clock=self._clock)
             except AttestationError:
@@ -170,10 +172,17 @@ class OracleWatch:
     async def aclose(self) -> None:
         """Nothing stays open between two requests; this is for who closes whatever seals."""
 
+    async def _challenge(self, line: OracleLine) -> None:
+        """Challenge the oracle's TPM, unless it was today."""
+        if not self._endorsed or self._monotonic() >= self._challenge_ends:
+            self._endorsed = ()
+            self._endorsed = (await self._challenged(line),)
+            self._challenge_ends = self._monotonic() + _CHALLENGED
+
     async def _challenged(self, line: OracleLine) -> EndorsedKey:
         """The attestation key of the oracle's TPM, proved to live beside a key that a maker certified."""
         identity = decoded((await line.view("GET", "/v1/identity", IdentityView)).identity)
-        challenge = challenge_endorsement(identity, self.pins.vendor_keys, clock=self._clock)
+        challenge = challenge_endorsement(identity, self.pins.vendor_keys, revoked=self.pins.revoked, clock=self._clock)
         body = {"blob": base64.b64encode(challenge.blob).decode()}
         answer = await line.view("POST", "/v1/activations", Activation, json=body)
         return challenge.check(decoded(answer.answer))

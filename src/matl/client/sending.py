@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from datetime import timedelta
 
 from matl.attest.claims import Clock
@@ -14,7 +15,7 @@ from matl.client.pieces import InPieces
 from matl.client.queue import Queue, Waiting
 from matl.client.retrying import passing
 from matl.client.transport import Message
-from matl.errors import ServiceError
+from matl.errors import ProtocolError, ServiceError
 from matl.protocol.envelope import Head
 from matl.protocol.messages import Acknowledgement, SpecView
 from matl.protocol.problems import Code, refusal
@@ -41,10 +42,14 @@ class Outbox:
         Whose updates.
     clock : Clock
         The client's.
+    refuse : callable
+        ``refuse(run, round)`` raises `ProtocolError` where what was kept may no longer be sent in this way.
     """
 
-    def __init__(self, connection: Connection, folder: ClientFolder, clock: Clock) -> None:
-        self._connection, self._folder, self._clock = connection, folder, clock
+    def __init__(
+        self, connection: Connection, folder: ClientFolder, clock: Clock, refuse: Callable[[str, int], None]
+    ) -> None:
+        self._connection, self._folder, self._clock, self._refuse = connection, folder, clock, refuse
         self._queue = Queue(folder.queue)
         self._turn = asyncio.Lock()  # one update at a time leaves
 
@@ -93,10 +98,13 @@ class Outbox:
         ------
         ServiceError
             Nobody can be reached; what is left is kept.
+        ProtocolError
+            One of them may no longer be sent in this way; it is kept.
         """
         acknowledged = []
         async with self._turn:
             for waiting in list(self._queue):
+                self._still_allowed(waiting)
                 try:
                     acknowledged.append(await self._deliver(waiting))
                 except ServiceError as error:
@@ -105,6 +113,15 @@ class Outbox:
                     kept = "; it is kept" if _kept(error) else "; it is dropped"
                     _LOG.warning("update for round %d of %s: %s%s", waiting.spec.round, waiting.spec.run, error, kept)
         return acknowledged
+
+    def _still_allowed(self, waiting: Waiting) -> None:
+        try:
+            self._refuse(waiting.spec.run, waiting.spec.round)
+        except ProtocolError as error:
+            files = f"{waiting.name}.json and {waiting.name}.payload in {self._folder.queue}"
+            raise ProtocolError(
+                error.code, f"{error} An update for it was kept before that was agreed to; to go on, remove {files}"
+            ) from error
 
     async def _deliver(self, waiting: Waiting) -> Acknowledgement:
         """Send one update, and forget it once it was answered for good."""

@@ -37,7 +37,7 @@ class MATLClient:
     Parameters
     ----------
     url : str, optional
-        The coordinator: ``https://host:8443`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
+        The coordinator: ``https://host:8470`` (or ``http``), ``wss`` (``ws``) or ``grpcs`` (``grpc``).
     oracle_endpoint : str, optional
         Another name for ``url``; one of the two is given.
     mode : str, class or object, optional
@@ -54,13 +54,19 @@ class MATLClient:
         Certificates (PEM) to trust in place of the machine's.
     certificate : (Path, Path), optional
         This client's certificate and key (PEM), where the coordinator asks for one.
+    insecure : bool
+        Take ``http``, ``ws`` or ``grpc`` to another machine too, where invitations, tokens and models can be read on
+        the way.
     sealer : Sealer, optional
         Seals updates for the oracle of a run in Mode 2, `matl.client.sealed.OracleWatch`.
     participants : Path or str, optional
         JSON file with the clients that may be in a masked sum, ``{"alice": "<public key>", ...}`` with keys in base64
         (DER); the coordinator's table unless given, and then it could invent clients.
     manifest_sha256 : str, optional
-        The privacy manifest that this client agrees to; the one that it meets first unless given.
+        The privacy manifest that this client agrees to; the one that it meets first unless given, with a warning.
+    max_epsilon : float, optional
+        What all masked rounds of this folder together may cost: zero-out epsilon at delta 1e-5. With any of these
+        three, rounds that are not masked are refused.
     retrying : Retrying, optional
         When to ask again.
     clock : Clock
@@ -81,7 +87,7 @@ class MATLClient:
             return params, len(data)
 
 
-        with MATLClient("https://coordinator.example:8443", client_id="alice", folder="alice") as client:
+        with MATLClient("https://coordinator.example:8470", client_id="alice", folder="alice") as client:
             client.join("matl_inv_...")  # once
             client.fit_loop(train)
             model = client.final_model()
@@ -106,9 +112,11 @@ class MATLClient:
         run: str | None = None,
         ca: Path | str | None = None,
         certificate: tuple[Path, Path] | None = None,
+        insecure: bool = False,
         sealer: Sealer | None = None,
         participants: Path | str | None = None,
         manifest_sha256: str | None = None,
+        max_epsilon: float | None = None,
         retrying: Retrying | None = None,
         clock: Clock = system_clock,
     ) -> None:
@@ -123,9 +131,11 @@ class MATLClient:
             run=run,
             ca=ca,
             certificate=certificate,
+            insecure=insecure,
             sealer=sealer,
             participants=participants,
             manifest_sha256=manifest_sha256,
+            max_epsilon=max_epsilon,
             retrying=retrying,
             clock=clock,
         )

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from matl.attest.attesting import AttestationText
@@ -323,7 +324,7 @@ class Access:
         try:
             key = x509.load_der_x509_certificate(certificate).public_key()
             der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise refusal(
                 Code.UNAUTHENTICATED, f"the certificate cannot be read: {error}", reason="certificate"
             ) from error

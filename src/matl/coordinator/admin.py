@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -17,7 +18,7 @@ from matl.coordinator.owning import Owning
 from matl.coordinator.rounds.overrides import Hold, Overrides
 from matl.coordinator.steering import Steering
 from matl.coordinator.views import audit_view, client_view, invitation_view, token_view
-from matl.errors import InvalidValueError, UnknownNameError
+from matl.errors import InvalidValueError, StorageError, UnknownNameError
 from matl.protocol.messages import (
     AuditPage,
     ClientView,
@@ -32,6 +33,8 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["Admin"]
 
+logger = logging.getLogger(__name__)
+
 _PAGE = 500  # lines of the audit log
 _BACK = {"pause": "resume", "resume": "pause"}
 _FOR_GOOD = {
@@ -43,12 +46,18 @@ _FOR_GOOD = {
 
 
 class Admin(Steering, Owning):
-    """Inviting, quarantine and release need the scope operator; revocation, undoing and tokens the scope admin."""
+    """Inviting, quarantine and release need the scope operator.
+
+    Revocation, undoing, tokens, and invitations that replace a client's key need the scope admin.
+    """
 
     @measured
     async def invite(self, caller: Caller, request: InviteRequest) -> Invited:
-        """Make an invitation; its token is told this once."""
-        needs(caller, Scope.OPERATOR)
+        """Make an invitation; its token is told this once.
+
+        With one that replaces a key, whoever has it becomes a client that there is, with its reputation.
+        """
+        needs(caller, Scope.ADMIN if request.replaces else Scope.OPERATOR)
         now, lifetime = self.settings.clock(), timedelta(hours=request.lifetime_hours)
 
         def step(roster: Roster) -> tuple[Roster, tuple[Invitation, str]]:
@@ -191,12 +200,18 @@ class Admin(Steering, Owning):
 
     @measured
     async def rotate_token(self, caller: Caller, id: str) -> OperatorTokenView:  # noqa: A002 - the contract's word
-        """Make a token in another one's place, which ends at once."""
+        """Make a token in another one's place, which ends at once; in the folder's file too, where that one stands."""
         needs(caller, Scope.ADMIN)
-        self._token(id)
-        return await self._new_token(
+        of_owner = self._token(id) == await asyncio.to_thread(self.owners_token)
+        made = await self._new_token(
             caller.name, "rotate_token", id, lambda tokens: tokens.rotate(id, now=self.settings.clock()), {}
         )
+        if of_owner:
+            try:
+                await asyncio.to_thread(self.keep_for_owner, made.secret)
+            except StorageError as error:
+                logger.error("the new token is not in the folder; the next start makes another: %s", error)
+        return made
 
     @measured
     async def revoke_token(self, caller: Caller, id: str) -> None:  # noqa: A002

@@ -26,6 +26,7 @@ from matl.coordinator.rounds.live import LiveRun
 from matl.coordinator.rounds.plan import Host, Planner
 from matl.coordinator.storage.rows import EventRow, UploadRow
 from matl.errors import ServiceError, StorageError
+from matl.protocol.addresses import address_of
 from matl.protocol.envelope import LARGEST_HEAD, LENGTH
 from matl.protocol.problems import Code, refusal
 from matl.workloads import Earned
@@ -160,6 +161,9 @@ class Core:
     ) -> Caller:
         """Who asks; and whether it asks too often. To be called once for every request.
 
+        Whoever shows a token or certificate is recognised by what is remembered, if that holds: another process that
+        has taken over the database may have revoked it.
+
         Parameters
         ----------
         authorization, certificate, address
@@ -168,19 +172,34 @@ class Core:
         Raises
         ------
         ServiceError
-            ``"unauthenticated"`` or ``"rate"``.
+            ``"unauthenticated"`` or ``"rate"``; ``"busy"``: it is not known who may ask, as another process has taken
+            over the database, or that is out of reach.
         """
         where, now = neighbourhood(address), time.monotonic()
         try:
             caller = self.access.authenticate(authorization, certificate=certificate, address=address)
         except ServiceError:
             self._counted(self._addresses, where, now)
+            await self.confirm()
             raise
         if caller.kind == "anonymous":
             self._counted(self._addresses, where, now)
         else:
             self._counted(self._senders, f"{caller.kind} {caller.name}", now)
+            if caller.kind == "client":
+                self.host.heard.note(caller.name)
+            await self.confirm()
         return caller
+
+    async def confirm(self) -> None:
+        """Return if what this process remembers is what is stored.
+
+        Raises
+        ------
+        ServiceError
+            ``"busy"``: another process has taken over the database, or that is out of reach.
+        """
+        await self.store.confirm()
 
     def _counted(self, limiter: RateLimiter, sender: str, now: float) -> None:
         try:
@@ -316,11 +335,14 @@ class Core:
 
 
 def neighbourhood(address: str) -> str:
-    """What one sender has: an address of IPv4, or a network of 2^64 addresses of IPv6."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address or "an unknown address"
-    if found.version == 4:
-        return address
-    return str(ipaddress.ip_network((int(found) >> 64 << 64, 64)))
+    """What one sender has: an address of IPv4, or a network of 2^64 addresses of IPv6.
+
+    Examples
+    --------
+    >>> neighbourhood("192.0.2.7"), neighbourhood("::ffff:192.0.2.7"), neighbourhood("2001:db8::7"), neighbourhood("x")
+    ('192.0.2.7', '192.0.2.7', '2001:db8::/64', 'an unknown address')
+    """
+    found = address_of(address)
+    if found is None:
+        return "an unknown address"
+    return str(found if found.version == 4 else ipaddress.ip_network((int(found) >> 64 << 64, 64)))

@@ -85,6 +85,7 @@ class Joining(Core):
             await self._audit(identity.client_id, "enrol", identity.client_id, details)
 
         identity, new = await self.access.enrol(asked, evidence, write_down)
+        await self.confirm()  # that it was not revoked meanwhile, if it was enrolled before
         if new:
             root = bool(identity.attestation.get("hardware_root", False))
             await self._tell("client_enrolled", client=identity.client_id, hardware_root=root)
@@ -104,7 +105,9 @@ class Joining(Core):
             ``"unauthenticated"``, or ``"forbidden"`` if it was revoked.
         """
         signature = _bytes("signature", request.signature)
-        return _session(*self.access.open_session(request.client_id, request.challenge, signature))
+        opened = self.access.open_session(request.client_id, request.challenge, signature)
+        await self.confirm()  # that it was not revoked
+        return _session(*opened)
 
     @measured
     async def attest(self, caller: Caller, request: AttestationRequest) -> AttestationView:
@@ -155,6 +158,7 @@ class Joining(Core):
         except ProtocolError as error:
             raise refusal(Code.MALFORMED, str(error), reason=error.code) from error
         rejection = self._chunks.check_chunk(text, _bytes("signature", request.signature), live.spec)
+        await self.confirm()
         self.measures.counters["chunks.refused" if rejection else "chunks.verified"] += 1
         return GradientCheck(
             verified=rejection is None,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from matl.errors import ServiceError
+from matl.protocol.problems import Code
 
 __all__ = ["Measures", "measured"]
 
@@ -63,6 +64,9 @@ class Measures:
 class _Measuring(Protocol):
     measures: Measures
 
+    async def confirm(self) -> None:
+        """Refuse if what is remembered holds no more."""
+
 
 S = TypeVar("S", bound=_Measuring)
 P = ParamSpec("P")
@@ -71,7 +75,10 @@ _Method = Callable[Concatenate[S, P], Coroutine[Any, Any, R]]
 
 
 def measured(method: _Method[S, P, R]) -> _Method[S, P, R]:
-    """Count and time what a method does, by its name; what it refused is counted by code too."""
+    """Count and time what a method does, by its name; what it refused is counted by code too.
+
+    Who is told that a request is wrong does not ask again. So that is said only while what is remembered holds.
+    """
     name: str = getattr(method, "__name__", "")
 
     @functools.wraps(method)
@@ -81,6 +88,8 @@ def measured(method: _Method[S, P, R]) -> _Method[S, P, R]:
             result = await method(self, *args, **kwargs)
         except ServiceError as error:
             self.measures.counters[f"{name}.{error.code}"] += 1
+            if error.code != Code.BUSY:
+                await self.confirm()
             raise
         self.measures.counters[f"{name}.ok"] += 1
         self.measures.observe(name, time.monotonic() - began)

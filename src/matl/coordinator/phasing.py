@@ -20,7 +20,7 @@ class Phasing(Core):
 
     @measured
     async def manifest(self, caller: Caller, run: str) -> bytes:
-        """The privacy manifest of a run, which clients certify for themselves.
+        """The privacy manifest of a run, signed by the key of receipts; clients certify it for themselves.
 
         Raises
         ------
@@ -31,7 +31,7 @@ class Phasing(Core):
         manifest = self.live(run).plan.manifest
         if manifest is None:
             raise refusal(Code.NOT_FOUND, f"run {run!r} masks nothing, and has no manifest", reason="manifest")
-        return manifest.document()
+        return manifest.document(self.host.keys.receipts.ed25519)
 
     @measured
     async def participants(self, caller: Caller, run: str) -> ParticipantsView:

@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from typing import Self
 
 from matl.attest.audit_log import AuditLog
@@ -35,6 +35,7 @@ from matl.coordinator.reading import ModelBlob, Reading
 from matl.coordinator.rounds.live import LiveRun
 from matl.coordinator.rounds.plan import Host
 from matl.coordinator.storage.blobs import Blobs
+from matl.coordinator.storage.fencing import SUPERSEDED
 from matl.coordinator.storage.rows import RunRow
 from matl.coordinator.storage.store import Store
 from matl.coordinator.trusting import Trusting
@@ -57,7 +58,10 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
     """A coordinator. Use `open`.
 
     What its parts are for: `Joining` how clients come, `Uploads` how their updates do, `Phasing` how masked ones do,
-    `Reading` and `Trusting` what is told, `Admin` what operators do. One process serves a database and a folder.
+    `Reading` and `Trusting` what is told, `Admin` what operators do.
+
+    One process serves a database and a folder: the one that was opened last. One that was opened before writes nothing
+    any more, and recognises nobody; `superseded` is set then, and whoever opened it is to close it.
     """
 
     @classmethod
@@ -83,6 +87,7 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
         async with AsyncExitStack() as stack:
             audit_log = stack.enter_context(_audit_log(settings))
             store = await stack.enter_async_context(await Store.open(settings.database))
+            await store.take_over()  # before anything is read, of which another process might make something else
             replays, bell = ReplayCache(), Bell()
             replays.restore(await store.nonces())
             evidence = Evidence(settings.attestation, required=settings.require_evidence)
@@ -94,9 +99,11 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
                 verifier=SignatureVerifier(access.identity, replays, settings.clock),
                 replays=replays,
                 scratch=scratch,
+                ledgers=settings.folder / "privacy",
                 clock=settings.clock,
                 notify=bell.ring,
                 overrides=lambda: access.overrides.value,
+                identities=lambda: access.roster.value.identities,
             )
             service = cls(settings, host, access, audit_log, bell)
             await service.first_token()
@@ -107,8 +114,14 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             service._uploads = {row.id: row for row in await store.expired_uploads(_EVER)}
             service._keeping = asyncio.create_task(service._keep_house())
             stack.push_async_callback(_end, service._keeping)
+            stack.push_async_callback(_end, asyncio.create_task(service._keep_watch()))
             stack.callback(service.drain)
             yield service
+
+    @property
+    def superseded(self) -> asyncio.Event:
+        """Set once another process has taken over the database."""
+        return self.store.database.fence.lost
 
     def drain(self) -> None:
         """End every wait for rounds and events now, as before the doors are closed; nobody waits from then on."""
@@ -130,6 +143,17 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             words = str(error) if known else f"{type(error).__name__}: {error!s:.200}"
             logger.error("run %s cannot go on: %s", row.id, words, exc_info=None if known else error)
             self._broken[row.id] = words
+
+    async def _keep_watch(self) -> None:
+        """Notice soon that another process has taken over the database, also when nobody asks anything."""
+        while not self.superseded.is_set():
+            with suppress(ServiceError):  # it is out of reach, which passes; or lost
+                await self.store.confirm()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self.superseded.wait()
+        logger.error("%s: nothing is taken here any more", SUPERSEDED)
+        self.drain()
 
     async def _keep_house(self) -> None:
         """What is due by the clock: deadlines; uploads that nobody finished; payloads that nobody needs any more."""
@@ -174,7 +198,7 @@ class Service(Joining, Uploads, Phasing, Reading, Trusting, Admin):
             awaited = {head_of(one.head).payload_sha256 for one in self._uploads.values()}
             for name in sorted(self._unneeded - needed - awaited):
                 if custody.useless(name):
-                    await custody.discard(name, self.blobs.delete)
+                    await custody.discard(name, self.host.delete_blob)
                     settled.add(name)
             await self.store.forget_blobs(settled)
             self._unneeded -= settled

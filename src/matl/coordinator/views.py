@@ -92,6 +92,8 @@ def round_view(row: RoundRow, caller: Caller, machine: Machine | None = None) ->
         ended_at=None if row.ended_at is None else moment(row.ended_at),
         target=machine.rules.target,
         quorum=machine.rules.quorum,
+        invited=None if machine.selected is None else len(machine.selected),
+        selected=None if machine.selected is None or caller.kind != "client" else caller.name in machine.selected,
         accepted=row.accepted,
         rejected=row.rejected,
         model_hash=row.spec["model_hash"],

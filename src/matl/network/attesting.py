@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from matl.attest.amd import AmdVerifier, SnpPolicy
-from matl.attest.android import MAX_STATUS_LIST, AndroidPolicy, AndroidVerifier, revoked_serials
+from matl.attest.android import AndroidPolicy, AndroidVerifier
 from matl.attest.apple import AppAttestPolicy, AppleVerifier
 from matl.attest.claims import Verifier
 from matl.attest.intel import IntelVerifier, SgxPolicy, TdxPolicy
+from matl.attest.revocation import DAYS, RevokedList
 from matl.attest.software import SoftwarePolicy, SoftwareVerifier
 from matl.attest.tpm import TpmPolicy, TpmVerifier
 from matl.coordinator.attestations import Attestation
-from matl.errors import ConfigError, MissingExtraError
+from matl.errors import ConfigError, MatlError, MissingExtraError
 
 __all__ = ["AttestationSettings", "Checked", "with_revoked"]
 
@@ -30,6 +31,7 @@ _VERIFIERS: Mapping[str, type[Verifier[Any]]] = {
     "apple": AppleVerifier,
     "software": SoftwareVerifier,
 }
+_LISTS = {"android": RevokedList.google, "snp": RevokedList.amd}
 
 
 class Checked(NamedTuple):
@@ -64,13 +66,16 @@ class AttestationSettings(BaseModel):
     sgx, tdx : SgxPolicy or TdxPolicy or None
         Of quotes of Intel's processors, one of the two.
     snp : SnpPolicy or None
-        Of reports of AMD's processors.
+        Of reports of AMD's processors; ``revoked`` may name the file with AMD's list.
     android : AndroidPolicy or None
         Of keys of Android phones; ``revoked`` may name the file with Google's list.
     apple : AppAttestPolicy or None
         Of App Attest on iPhones.
     software : SoftwarePolicy or None
         Of what a key in a file says. No hardware proves anything then.
+    list_days : float
+        How many days old the files may be that ``revoked`` names. They are read anew when they change; with one that is
+        older, no evidence of its kind passes.
 
     Examples
     --------
@@ -89,6 +94,7 @@ class AttestationSettings(BaseModel):
     android: AndroidPolicy | None = None
     apple: AppAttestPolicy | None = None
     software: SoftwarePolicy | None = None
+    list_days: Annotated[float, Field(gt=0)] = DAYS
 
     @model_validator(mode="after")
     def _passable(self) -> AttestationSettings:
@@ -129,20 +135,25 @@ class AttestationSettings(BaseModel):
 
 
 def with_revoked(values: Any, base: Path) -> Any:
-    """The table ``attestation`` with what is in the file that its ``android.revoked`` names.
+    """The table ``attestation`` with lists for the files that ``android.revoked`` and ``snp.revoked`` name.
 
     Raises
     ------
     ConfigError
-        The file cannot be read, or is not Google's list.
+        A file cannot be read, or is not the maker's list.
     """
-    android = values.get("android") if isinstance(values, dict) else None
-    if not isinstance(android, dict) or not isinstance(android.get("revoked"), str):
+    if not isinstance(values, dict):
         return values
-    path = base / android["revoked"]
-    try:
-        with path.open("rb") as stream:
-            serials = revoked_serials(stream.read(MAX_STATUS_LIST + 1))
-    except (OSError, ValueError) as error:  # a name may hold what no name may
-        raise ConfigError(str(path), [f"attestation.android.revoked: {error}"]) from error
-    return {**values, "android": {**android, "revoked": serials}}
+    given = values.get("list_days", DAYS)
+    days = given if isinstance(given, int | float) and given > 0 else DAYS  # the model says what is wrong with it
+    for name, kind in _LISTS.items():
+        policy = values.get(name)
+        if not isinstance(policy, dict) or not isinstance(policy.get("revoked"), str):
+            continue
+        path = base / policy["revoked"]
+        try:
+            listed = kind(path, days=days)
+        except (OSError, ValueError, MatlError) as error:  # a name may hold what no name may
+            raise ConfigError(str(path), [f"attestation.{name}.revoked: {error}"]) from error
+        values = {**values, name: {**policy, "revoked": listed}}
+    return values

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import shutil
 from collections.abc import Awaitable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from matl.attest.revocation import RevokedList
 from matl.coordinator.rounds.plan import RunPlan
 from matl.coordinator.storage.blobs import Blobs
 from matl.coordinator.storage.rows import RunRow
@@ -25,6 +28,7 @@ from matl.network.settings import NetworkSettings, RunSettings
 from matl.records import Mode
 from matl.trust.levels import DRIFT_COHORT
 from matl.trust.peers import LEAST_COHORT
+from matl.workloads import TrainingWorkload
 
 __all__ = ["Finding", "check_all", "few"]
 
@@ -69,7 +73,8 @@ async def check_all(settings: NetworkSettings) -> list[Finding]:
     found.append(await _looked("blobs", _blobs(settings)))
     found += await _attestation(settings.attestation)
     for name, given in settings.runs.items():
-        found.append(await _looked(f"run {name}", asyncio.to_thread(_run, name, given, rows.get(name))))
+        looking = asyncio.to_thread(_run, name, given, rows.get(name), settings.folder)
+        found.append(await _looked(f"run {name}", looking))
     return found
 
 
@@ -101,6 +106,25 @@ def few(mode: Mode, updates: int, fewest: int) -> str:
     return ""
 
 
+def _scratch_bytes(workload: TrainingWorkload, updates: int) -> int:
+    """Bytes of the files that a coordinator needs at most while it judges so many updates."""
+    rows, mode = updates, workload.mode
+    if isinstance(mode, Mode0):
+        rows += updates  # those that count in part are written anew
+    elif isinstance(mode, Mode1):
+        rows += mode.oracle.num_classes**2 + mode.shadows
+    return 4 * rows * workload.layout.size
+
+
+def _check_room(plan: RunPlan, folder: Path) -> None:
+    needed, free = _scratch_bytes(plan.workload, plan.rules.target), shutil.disk_usage(folder).free
+    if needed > free:
+        raise StateError(
+            f"judging {plan.rules.target} updates takes up to {needed / 1e9:.1f} GB of files in {folder}, where "
+            f"{free / 1e9:.1f} GB are free; free some space, or lower target"
+        )
+
+
 async def _looked(what: str, work: Awaitable[object]) -> Finding:
     """What came of looking at something: a note, if that is text, or the problem that it raised."""
     try:
@@ -120,7 +144,15 @@ async def _attestation(settings: AttestationSettings) -> list[Finding]:
     for one in kinds:
         worth = "" if one.hardware else "; no hardware proves it"
         found.append(Finding(f"attestation.{one.name}: {one.attestation.verifier.format}, {needed}{worth}"))
+        revoked = getattr(one.attestation.policy, "revoked", None)
+        if isinstance(revoked, RevokedList):
+            what = f"attestation.{one.name}.revoked: {revoked.path}"
+            found.append(await _looked(what, asyncio.to_thread(_listed, revoked)))
     return found
+
+
+def _listed(revoked: RevokedList) -> str:
+    return f"revoked serial numbers: {len(revoked.serials)}"
 
 
 def _folder(settings: NetworkSettings) -> None:
@@ -147,9 +179,11 @@ async def _stored(settings: NetworkSettings) -> dict[str, RunRow]:
         return {row.id: row for row in await store.runs()}
 
 
-def _run(name: str, given: dict[str, Any], row: RunRow | None) -> str:
+def _run(name: str, given: dict[str, Any], row: RunRow | None, folder: Path) -> str:
     asked = RunSettings.of(given, source=f"run {name}")
     plan = planner(name, (asked if row is None else resumed(row, asked)).as_settings())
+    if plan.judge is None and plan.manifest is None:  # of masked updates there is one sum
+        _check_room(plan, folder)
     return _promise(plan) or few(plan.workload.mode, plan.rules.target, plan.rules.quorum)
 
 

@@ -80,7 +80,7 @@ class LocalNetwork:
             return cls(folder, RunSettings(config=asked, terms=Terms(simulated=True, guests=guests or 0)))
         try:
             begun = RunSettings.of(tomllib.loads(path.read_text("utf-8")), source=str(path))
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise StateError(f"{folder} cannot be gone on with: {path.name}: {error}") from error
         network = cls(folder, begun)
         others = [

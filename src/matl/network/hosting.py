@@ -27,7 +27,7 @@ from matl.files import make_directory
 from matl.network.folder import tell_url
 from matl.network.planner import planner, stranger
 from matl.network.resuming import resumed_all
-from matl.network.serving import Doors, open_doors
+from matl.network.serving import IN_FILE, Doors, free_socket, open_doors, tls_context
 from matl.network.settings import NetworkSettings, RunSettings
 from matl.network.telling import Say, latest_event, telling
 from matl.protocol.messages import StartRequest
@@ -77,7 +77,7 @@ def hosted(
 
 
 async def extend(settings: NetworkSettings, run_id: str, run: RunSettings) -> None:
-    """Give a run its new terms and more rounds, if there is one already; no coordinator may be running meanwhile.
+    """Give a run its new terms and more rounds, if there is one already; a coordinator that still runs is shut out.
 
     Parameters
     ----------
@@ -97,12 +97,16 @@ async def extend(settings: NetworkSettings, run_id: str, run: RunSettings) -> No
         connection.execute(runs.update().where(is_it).values(settings=run.as_settings()))
 
     async with await Store.open(settings.database_url) as store:
+        await store.take_over()  # one that still runs elsewhere would go on by the old terms
         await store.database.write(change)
 
 
 @asynccontextmanager
 async def open_coordinator(settings: NetworkSettings, *, say: Say | None = None) -> AsyncIterator[Doors]:
     """Serve the runs of the settings, and those that were begun otherwise, for as long as the block lasts.
+
+    A coordinator that still runs elsewhere on the same database is shut out by this one, see
+    `matl.coordinator.storage.fencing`; as soon as ``superseded`` is set in what this yields, that has happened here.
 
     What the settings say about a run that there is already counts from now on, its configuration apart, which has to
     be the one that it was begun with, see `matl.network.resuming.resumed`. A run that cannot go on for another reason,
@@ -127,15 +131,20 @@ async def open_coordinator(settings: NetworkSettings, *, say: Say | None = None)
         run = named.get(run_id)
         return stranger(run_id, stored) if run is None else planner(run_id, run.as_settings())
 
-    for name, run in named.items():
-        await extend(settings, name, run)
     async with AsyncExitStack() as stack:
+        # Before anything is taken over: a start that cannot succeed is not to end a coordinator that works.
+        listener = free_socket(settings.host, settings.port, advice=IN_FILE)
+        stack.callback(listener.close)
+        if settings.tls is not None:
+            tls_context(settings.tls)
+        for name, run in named.items():
+            await extend(settings, name, run)
         service = await stack.enter_async_context(hosted(settings, planner=as_settled))
         known = await latest_event(service)
         for name, run in named.items():  # before the doors are open: whoever comes finds them
             with contextlib.suppress(StateError):  # it was logged, and keeps nobody from the other runs
                 await begin(service, _OWNER, name, run)
-        doors = await stack.enter_async_context(open_doors(service, settings))
+        doors = await stack.enter_async_context(open_doors(service, settings, listener=listener))
         tell_url(settings.folder, doors.url)
         if say is not None:
             await stack.enter_async_context(telling(service, say, after=known))

@@ -15,6 +15,7 @@ from pydantic import BaseModel, RootModel, ValidationError
 
 from matl.errors import InvalidValueError, MissingExtraError, ServiceError, StateError
 from matl.network.folder import read_url
+from matl.protocol.addresses import refuse_clear
 from matl.protocol.messages import (
     ClientView,
     InvitationView,
@@ -111,6 +112,8 @@ class Operator:
         Certificates (PEM) to trust in place of those the machine trusts.
     certificate : (Path, Path), optional
         Certificate and key (PEM) to show, where the coordinator asks everybody for one.
+    insecure : bool
+        Take ``http`` to another machine too, where the token can be read on the way.
 
     Attributes
     ----------
@@ -120,11 +123,17 @@ class Operator:
     Raises
     ------
     InvalidValueError
-        The address is none.
+        The address is none, or the token would cross a network in the clear.
     """
 
     def __init__(
-        self, url: str, token: str, *, ca: Path | None = None, certificate: tuple[Path, Path] | None = None
+        self,
+        url: str,
+        token: str,
+        *,
+        ca: Path | None = None,
+        certificate: tuple[Path, Path] | None = None,
+        insecure: bool = False,
     ) -> None:
         try:
             parts = urlsplit(url)
@@ -133,6 +142,8 @@ class Operator:
             is_it = False
         if not is_it:
             raise InvalidValueError(f"expected --url as https://host:port (or http://), got {url!a:.200}")
+        if not insecure:
+            refuse_clear(url, unless="--insecure")
         secure = parts.scheme == "https"
         self.url = url.rstrip("/")
         self._client = httpx.Client(
@@ -152,6 +163,7 @@ class Operator:
         token_file: Path | None = None,
         ca: Path | None = None,
         certificate: tuple[Path, Path] | None = None,
+        insecure: bool = False,
     ) -> Self:
         """The owner of a coordinator's folder, or whoever else has a token.
 
@@ -163,7 +175,7 @@ class Operator:
             Where it is; as the folder says otherwise.
         token_file : Path, optional
             File with the token; that of the folder otherwise.
-        ca, certificate
+        ca, certificate, insecure
             See the class.
 
         Raises
@@ -172,7 +184,7 @@ class Operator:
             There is no such file, or others can read the token.
         """
         token = read_token(token_file or folder / TOKEN_FILE)
-        return cls(url or read_url(folder), token, ca=ca, certificate=certificate)
+        return cls(url or read_url(folder), token, ca=ca, certificate=certificate, insecure=insecure)
 
     def invite(self, request: InviteRequest) -> Invited:
         """Make an invitation."""

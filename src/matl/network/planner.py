@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from matl.aggregators import FoolsGold, PreAggregator
 from matl.coordinator.rounds.live import RunPlan
 from matl.coordinator.rounds.machine import Rules
 from matl.coordinator.rounds.plan import PHASES
@@ -16,12 +17,14 @@ from matl.params import Float32
 from matl.protocol.messages import OracleView
 from matl.simulation import Simulation, build_simulation
 from matl.simulation.randomness import derive_seed, stream
-from matl.workloads import Private, Sealed
+from matl.workloads import Channel, Clear, Private, Sealed, TrainingWorkload
 
 __all__ = ["first_params", "plan_run", "planner", "stranger"]
 
 _DAY = 86400.0  # seconds
 _DEADLINE = 600.0  # seconds, of rounds that may be judged without all of their updates
+_OVERSELECT = 1.3  # times the target
+_LARGEST_ARRAY = 2**32 - 2**10  # bytes, in what states are packed as, with its header
 _HARMLESS = frozenset({"name", "pool", "loader"})  # options of data sets that are no files
 _ADVICE = "files are named by the coordinator's own settings alone: add the run to those of matl serve"
 
@@ -93,14 +96,18 @@ def plan_run(run_id: str, run: RunSettings, parts: Simulation) -> RunPlan:
             "masked sums every client has to answer by itself, phase by phase; simulate it with matl run, or serve it "
             "to real clients with matl serve"
         )
+    if not terms.simulated or terms.guests:
+        _check_sent(channel)
     if (source := terms.oracle) is not None:
         workload = replace(workload, channel=Sealed(workload.channel))
+    closing = rules(terms, parts)
+    _check_history(workload, closing.target)
     return RunPlan(
         workload=workload,
         params=first_params(parts),
         rounds=run.rounds,
         seed=config.seed,
-        rules=rules(terms, parts),
+        rules=closing,
         manifest=parts.privacy.manifest() if masked and parts.privacy is not None else None,
         mode=config.label,
         oracle=None if source is None else OracleView(url=source.url, config=config.digest),
@@ -111,6 +118,36 @@ def plan_run(run_id: str, run: RunSettings, parts: Simulation) -> RunPlan:
     )
 
 
+def _check_sent(channel: Channel) -> None:
+    """Refuse updates that no client of this library sends, see `matl.client.encoding.check_supported`."""
+    if isinstance(channel, Clear) or (isinstance(channel, Private) and channel.by_phases):
+        return
+    if isinstance(channel, Private):
+        raise InvalidValueError(
+            "clients over a network mask updates under distributed noise, or send them in the clear, got "
+            f"{channel.codec} noise; choose privacy.mechanism=distributed, leave privacy out, or simulate it with matl "
+            "run"
+        )
+    raise InvalidValueError(
+        f"clients over a network send safetensors, got the codec {channel.codec}; leave codec out, or simulate it with "
+        "matl run"
+    )
+
+
+def _check_history(workload: TrainingWorkload, clients: int) -> None:
+    """Refuse a rule that remembers an update of every client where a state has no place for so many."""
+    rule = getattr(workload.mode, "aggregator", None)
+    while isinstance(rule, PreAggregator):
+        rule = rule.rule
+    needed = 4 * clients * workload.layout.size
+    if isinstance(rule, FoolsGold) and needed > _LARGEST_ARRAY:
+        raise InvalidValueError(
+            f"FoolsGold remembers an update of every client, which for {clients} clients of {workload.layout.size} "
+            f"parameters is {needed / 1e9:.1f} GB, more than the {_LARGEST_ARRAY / 1e9:.1f} GB that a state has place "
+            "for; choose another rule"
+        )
+
+
 def first_params(parts: Simulation) -> Float32:
     """The model (d,) of the first round, the one that simulations begin with."""
     return parts.task.init(stream(parts.seed, "init"))
@@ -119,7 +156,7 @@ def first_params(parts: Simulation) -> Float32:
 def rules(terms: Terms, parts: Simulation) -> Rules:
     """When rounds close: unless it is given, at the updates that a round expects, or two thirds of them.
 
-    A masked sum has the survivors that its noise needs.
+    A masked sum has the survivors that its noise needs. Clients are drawn for rounds that have a target of their own.
     """
     channel = parts.workload.channel
     masked = isinstance(channel, Private) and channel.by_phases
@@ -132,6 +169,21 @@ def rules(terms: Terms, parts: Simulation) -> Rules:
     # would mean nothing without one: a single client that stays away would hold up all the others.
     if masked:
         # Later phases are asked of the aggregation, which knows how many it needs.
-        return Rules(target=target, quorum=quorum, deadline=terms.deadline or _DEADLINE, phases=PHASES, later=1)
-    deadline = terms.deadline or (_DAY if terms.simulated else _DEADLINE if quorum < target else None)
-    return Rules(target=target, quorum=quorum, deadline=deadline)
+        deadline = terms.deadline or _DEADLINE
+        over = _over_selection(terms, deadline)
+        return Rules(target=target, quorum=quorum, deadline=deadline, over_selection=over, phases=PHASES, later=1)
+    ends = terms.deadline or (_DAY if terms.simulated else _DEADLINE if quorum < target else None)
+    return Rules(target=target, quorum=quorum, deadline=ends, over_selection=_over_selection(terms, ends))
+
+
+def _over_selection(terms: Terms, deadline: float | None) -> float | None:
+    """How many times the target is drawn; ``None`` where everybody takes part."""
+    if deadline is None and terms.overselect is not None:
+        raise InvalidValueError(
+            f"expected a deadline with overselect={terms.overselect:g}, got none and a quorum that is the whole "
+            "target: a round would wait for ever for a client that was drawn and is gone; add network.deadline, or a "
+            "lower network.quorum"
+        )
+    if terms.target is None or deadline is None or terms.simulated or terms.max_staleness:
+        return None
+    return terms.overselect or _OVERSELECT

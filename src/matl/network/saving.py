@@ -1,4 +1,4 @@
-"""A backup of a whole coordinator: its database and blobs, its keys, and its audit log."""
+"""A backup of a whole coordinator: its database and blobs, its keys, its audit log, and its privacy ledgers."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ _STORE, _FILES, _MANIFEST = "store", "files", "coordinator.json"
 # The head of a log before the log: what is remembered of it is then never more than what is there.
 _HOST_FILES = ("receipts.pem", "coordinator.secret", "audit.log.head", "audit.log", "admin.token", "network.toml")
 _CLIENTS = "clients"  # of a local network
+# After the database: a sum that was unmasked is then charged in the copy, though it may be charged once more.
+_LEDGERS = ("privacy/*.ledger.head", "privacy/*.ledger", "privacy/*.json")
 _FORMAT = 1
 
 
@@ -80,6 +82,8 @@ async def save(settings: NetworkSettings, target: Path) -> Saved:
         files = {name: _copy(settings.folder / name, partial / _FILES / name) for name in _names(settings.folder)}
         async with await Store.open(settings.database_url, upgrade=False) as store:
             summary = await backup(store, Blobs(settings.blobs_url), partial / _STORE)
+        ledgers = [str(path.relative_to(settings.folder)) for path in _found(settings.folder, *_LEDGERS)]
+        files |= {name: _copy(settings.folder / name, partial / _FILES / name) for name in ledgers}
         manifest = {"format": _FORMAT, "store": summary.digest, "files": files}
         write_private(partial / _MANIFEST, json.dumps(manifest, indent=1))
         partial.rename(target)
@@ -145,9 +149,13 @@ async def put_back(source: Path, settings: NetworkSettings, *, digest: str | Non
 
 def _names(folder: Path) -> list[str]:
     """The files of a coordinator's folder that are nowhere else, in the order in which they are copied."""
-    keys = sorted(folder.glob(f"{_CLIENTS}/*/key.pem")) + sorted(folder.glob(f"{_CLIENTS}/*/client.json"))
+    keys = _found(folder, f"{_CLIENTS}/*/key.pem", f"{_CLIENTS}/*/client.json")
     own = [name for name in _HOST_FILES if (folder / name).is_file()]
     return own + [str(path.relative_to(folder)) for path in keys]
+
+
+def _found(folder: Path, *patterns: str) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -9,7 +9,7 @@ import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from matl.errors import InvalidValueError, MissingExtraError, StorageError
@@ -22,6 +22,7 @@ try:
     from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
     from matl.coordinator.http.app import SERVER, create_app
+    from matl.network.proxies import Fronted
 except ImportError as error:
     raise MissingExtraError("uvicorn", extra="server") from error
 
@@ -54,10 +55,13 @@ class Doors:
         Of HTTP and WebSocket, as somebody on this machine reaches it.
     grpc_url : str or None
         Of gRPC.
+    superseded : asyncio.Event
+        Set once another coordinator has taken over the database; this one takes nothing any more, and is to be closed.
     """
 
     url: str
     grpc_url: str | None = None
+    superseded: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 def free_socket(
@@ -142,7 +146,8 @@ async def open_doors(
             grpc_port = await stack.enter_async_context(_grpc(service, settings))
             grpc_url = f"{'grpc' if context is None else 'grpcs'}://{_reached(settings.host)}:{grpc_port}"
         stack.callback(service.drain)  # before the doors are closed: who waits for a round is told at once
-        yield Doors(f"{'http' if context is None else 'https'}://{_reached(settings.host)}:{port}", grpc_url)
+        url = f"{'http' if context is None else 'https'}://{_reached(settings.host)}:{port}"
+        yield Doors(url, grpc_url, service.superseded)
 
 
 def tls_context(tls: TlsSettings) -> ssl.SSLContext:
@@ -179,13 +184,12 @@ async def _http(
     service: Service, settings: NetworkSettings, listener: socket.socket, context: ssl.SSLContext | None
 ) -> AsyncIterator[None]:
     config = uvicorn.Config(
-        create_app(service),
+        Fronted(create_app(service), settings.trusted_proxies, encrypted=context is not None),
         **SERVER,
         http=_Careful,
         ws=_Speaking,
         log_config=None,
-        proxy_headers=settings.trusted_proxy is not None,
-        forwarded_allow_ips=settings.trusted_proxy or "",
+        proxy_headers=False,  # that is done before, and believes less
         limit_concurrency=_MOST_CONNECTIONS,
         timeout_keep_alive=_KEEP_ALIVE,
     )

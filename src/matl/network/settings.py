@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 
 from matl.errors import ConfigError, nearest
 from matl.network.attesting import AttestationSettings, with_revoked
 from matl.oracle.remote import OracleSource
+from matl.protocol.addresses import PORT, is_loopback
 from matl.protocol.messages import Id
 from matl.simulation import RunConfig, load_config
 
 __all__ = ["NetworkSettings", "RunSettings", "Terms", "TlsSettings", "load_settings"]
 
-PORT = 8470
-"""Where a coordinator listens unless it is told otherwise."""
 DATABASE_VARIABLE = "MATL_DATABASE"
 """Environment variable with the database's URL, which may hold a password."""
 
@@ -36,12 +35,17 @@ class Terms(_Part):
     Attributes
     ----------
     target : int or None
-        Updates after which a round closes; as many as the configuration has take part, if not given.
+        Updates after which a round closes; as many as the configuration has take part, if not given. Where it is given,
+        no more clients take part in a round than are drawn for it, see ``overselect``.
     quorum : int or None
         Fewest updates with which a round is judged at its deadline; two thirds of the target if not given.
     deadline : float or None
         Seconds after which a round closes; ten minutes if not given and the quorum is below the target. Where the two
         are the same, a round without a deadline waits for all.
+    overselect : float or None
+        How many times the target is drawn of the clients that are enrolled, at least 1, so that a slow one does not
+        hold up the rest; 1.3 if not given. Everybody takes part where no more than that are enrolled, without a
+        target or a deadline, where updates of older models are taken, and where clients are simulated.
     rounds : int or None
         How many rounds the run has, if not as many as the configuration says. More may be given later.
     max_staleness : int
@@ -58,6 +62,7 @@ class Terms(_Part):
     target: Annotated[int, Field(ge=1)] | None = None
     quorum: Annotated[int, Field(ge=1)] | None = None
     deadline: Annotated[float, Field(gt=0)] | None = None
+    overselect: Annotated[float, Field(ge=1)] | None = None
     rounds: Annotated[int, Field(ge=1)] | None = None
     max_staleness: Annotated[int, Field(ge=0, le=1000)] = 0
     simulated: bool = False
@@ -70,6 +75,12 @@ class Terms(_Part):
             raise ValueError(
                 f"expected quorum <= target, after which a round is closed, got quorum={self.quorum} and "
                 f"target={self.target}"
+            )
+        if self.overselect is not None and (self.target is None or self.simulated or self.max_staleness):
+            raise ValueError(
+                f"expected overselect with a target of real clients and max_staleness = 0, as it says how many of them "
+                f"are drawn for a round, got overselect={self.overselect:g}, target={self.target}, "
+                f"max_staleness={self.max_staleness} and simulated={self.simulated}; leave it out"
             )
         return self
 
@@ -194,8 +205,10 @@ class NetworkSettings(_Part):
         Folder or URL (``s3://bucket/prefix``) of payloads and models; in the folder if not given.
     tls : TlsSettings or None
         How the lines are encrypted.
-    trusted_proxy : str or None
-        Address of a proxy in front of the coordinator that encrypts and tells who asks; ``"*"`` for any address.
+    trusted_proxies : tuple of IPv4Network or IPv6Network
+        Addresses and networks (``10.0.0.5``, ``10.244.0.0/16``) of the proxies in front of the coordinator, which
+        encrypt, and tell by the last entry of ``X-Forwarded-For`` who asks. Without ``tls`` nobody else is let in but
+        from this machine.
     limits : LimitSettings
         What is borne and kept.
     attestation : AttestationSettings
@@ -211,7 +224,7 @@ class NetworkSettings(_Part):
     database: str | None = None
     blobs: str | None = None
     tls: TlsSettings | None = None
-    trusted_proxy: str | None = None
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
     limits: LimitSettings = LimitSettings()
     attestation: AttestationSettings = AttestationSettings()
     runs: dict[Id, dict[str, Any]] = {}
@@ -229,12 +242,36 @@ class NetworkSettings(_Part):
             raise ValueError("; ".join(problems))
         return runs
 
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _written_out(cls, networks: Any) -> Any:
+        if isinstance(networks, list | tuple) and (odd := [one for one in networks if isinstance(one, int)]):
+            raise ValueError(f"expected addresses or networks in quotes, got {odd[0]!r}")  # 1 would be 0.0.0.1
+        return networks
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _some(cls, networks: tuple[IPvAnyNetwork, ...]) -> tuple[IPvAnyNetwork, ...]:
+        if everybody := [str(network) for network in networks if network.prefixlen == 0]:
+            raise ValueError(
+                f"expected the addresses or networks of the proxies, got {everybody[0]}: whoever asks would say where "
+                "from; in a cluster, name the network of its pods"
+            )
+        return networks
+
     @model_validator(mode="after")
     def _guarded(self) -> NetworkSettings:
-        if self.tls is None and self.trusted_proxy is None and self.host not in ("127.0.0.1", "::1", "localhost"):
+        if self.tls is not None or is_loopback(self.host):
+            return self
+        if not self.trusted_proxies:
             raise ValueError(
                 f"expected tls where others can reach the coordinator, got host={self.host!r} without it: tokens would "
-                "be sent in the clear; add [tls], or name the proxy that encrypts in trusted_proxy"
+                "be sent in the clear; add [tls], or name the proxies that encrypt in trusted_proxies"
+            )
+        if self.grpc_port is not None:
+            raise ValueError(
+                f"expected tls for gRPC where others can reach it, got grpc_port={self.grpc_port} and "
+                f"host={self.host!r} without it: no proxy stands in front of that port; add [tls], or leave it out"
             )
         return self
 
@@ -280,7 +317,7 @@ def _read(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(str(path), [f"cannot be read: {error}; name an existing TOML file"]) from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is a plain ValueError
         raise ConfigError(str(path), [f"is not TOML: {error}"]) from error
 
 

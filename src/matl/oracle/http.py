@@ -40,7 +40,7 @@ from matl.protocol.oracle import (
 from matl.protocol.problems import Code, refusal
 from matl.version import VERSION
 
-__all__ = ["Limits", "create_app"]
+__all__ = ["Limits", "application", "create_app"]
 
 _LOG = logging.getLogger("matl.oracle")
 _MEDIA = "application/vnd.matl.judgement"
@@ -136,7 +136,6 @@ class _Door:
         began = time.perf_counter()
         answer = case.judge()
         self.answers.put(case.asked.digest, answer)
-        self.bench.remember(case)  # only now: an answer that could not be kept may be asked for again
         spec = case.asked.spec
         _LOG.info(
             "judged round %d of %s: %d updates, %.1f s",
@@ -282,7 +281,14 @@ def create_app(
     limits : Limits, optional
         What anybody may ask for.
     """
-    app = FastAPI(
+    app = application()
+    app.state.door = _Door(bench, attester, config, answers, token, limits or Limits())
+    return app
+
+
+def application() -> FastAPI:
+    """The application by itself: enough to document it, and not to answer."""
+    return FastAPI(
         title="MATL oracle",
         routes=_routes.routes,
         openapi_url=None,
@@ -290,8 +296,6 @@ def create_app(
         exception_handlers=HANDLERS,
         middleware=[Middleware(Guard)],
     )
-    app.state.door = _Door(bench, attester, config, answers, token, limits or Limits())
-    return app
 
 
 def _text(data: bytes) -> str:

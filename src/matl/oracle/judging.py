@@ -2,7 +2,8 @@
 
 What it will not do, whoever asks with the right token, because answers would show single updates by their differences:
 
-- judge another request for a round that it judged, or for an earlier one;
+- judge another request for a round that it judged or failed to judge, or for an earlier one;
+- say what went wrong once it has opened a box, since the state that made it go wrong is the coordinator's to choose;
 - take a box into a second round;
 - judge a round in which fewer clients count than its policy says.
 
@@ -23,6 +24,7 @@ from threadpoolctl import threadpool_limits
 from matl.attest.canonical import unix_ms
 from matl.attest.claims import Clock, system_clock
 from matl.attest.receipts import Receipt, sign_receipt
+from matl.attest.tpm_tools import TpmError
 from matl.coordinator.rounds.judge import JudgeAnswer
 from matl.coordinator.rounds.judging import figures_of, verdicts_of
 from matl.errors import InvalidValueError, MatlError, ProtocolError
@@ -43,6 +45,11 @@ MOST_RUNS = 64
 """Runs that one oracle judges between two starts."""
 
 _LARGEST_SCORE = 1e6  # that a receipt can spell
+_UNSAID = (
+    "the round cannot be judged from this state, and why is not said, as it may show what was sealed; no other request "
+    "for it will be judged: give the coordinator and the oracle the same configuration and version, and restart the "
+    "oracle"
+)
 _LOST = "sealed for another key, run, round or client, or damaged; an oracle that was restarted has another key"
 
 
@@ -51,6 +58,7 @@ class _Run:
     """What is remembered of a run."""
 
     judged: int = -1
+    request: str = ""  # digest of the one request for that round
     used: dict[str, int] = field(default_factory=dict)  # hash of a box, and the round that it was in
 
 
@@ -117,7 +125,7 @@ class Bench:
         if model != spec.model_hash:
             raise refusal(Code.INVALID, "the state does not hold the model that it says the round starts from")
         memory = self._runs.get(spec.run, _Run())
-        if spec.round <= memory.judged:
+        if spec.round < memory.judged or (spec.round == memory.judged and asked.digest != memory.request):
             raise refusal(
                 Code.CONFLICT, f"round {spec.round} of {spec.run} was judged, or a later one ({memory.judged}), and is "
                 "not judged again with other updates, seed or state: the difference would show single updates",
@@ -125,7 +133,8 @@ class Bench:
             )  # fmt: skip
         if spec.run not in self._runs and len(self._runs) >= MOST_RUNS:
             raise refusal(Code.CONFLICT, f"this oracle has judged {MOST_RUNS} runs since it started; restart it")
-        return Case(self, asked, workload, frozenset(memory.used))
+        used = frozenset(box for box, number in memory.used.items() if number < spec.round)
+        return Case(self, asked, workload, used)
 
     def sign(self, case: Case, answer: JudgeAnswer) -> bytes:
         """Sign an answer."""
@@ -149,10 +158,13 @@ class Bench:
         ).to_bytes()
 
     def remember(self, case: Case) -> None:
-        """What was judged is not judged again; to be called before the answer is given."""
+        """No other request for this round is judged from now on, whatever comes of this one.
+
+        The same one may come again, where its answer could not be signed or kept: it says nothing that is new.
+        """
         spec = case.asked.spec
         memory = self._runs.setdefault(spec.run, _Run())
-        memory.judged = spec.round
+        memory.judged, memory.request = spec.round, case.asked.digest
         oldest = spec.round - self.policy.max_staleness
         memory.used = {box: number for box, number in memory.used.items() if number >= oldest}
         memory.used |= dict.fromkeys(case.opened, spec.round)
@@ -216,7 +228,8 @@ class Case:
                 Code.MALFORMED, f"the payload of {head.client_id} is not the one that the brief announces by its hash; "
                 "nothing was judged", reason="payload_hash",
             )  # fmt: skip
-        found = self._opened(head, box)
+        with self._wordless():
+            found = self._opened(head, box)
         if isinstance(found, Rejection):
             self._rejections.append(found)
         else:
@@ -253,12 +266,33 @@ class Case:
         ------
         ServiceError
             The state is not one of this workload.
+        TpmError
+            The machine cannot prove it at present; the same request may be asked again.
         """
-        answer = self._judged()
-        rejections = tuple(sorted(self._rejections, key=lambda one: one.client_id))
-        answer = replace(answer, rejections=rejections)
-        answer = replace(answer, receipts=self._bench.receipts(self, answer))
-        return self._bench.sign(self, answer)
+        self._bench.remember(self)
+        with self._wordless():
+            answer = self._judged()
+            rejections = tuple(sorted(self._rejections, key=lambda one: one.client_id))
+            answer = replace(answer, rejections=rejections)
+            answer = replace(answer, receipts=self._bench.receipts(self, answer))
+            return self._bench.sign(self, answer)
+
+    @contextmanager
+    def _wordless(self) -> Iterator[None]:
+        """Of what was opened nothing shows in an error, and after one no other request for the round is judged.
+
+        A coordinator could send states that break on what is in a box, and learn a little of it each time.
+        """
+        try:
+            yield
+        except TpmError:
+            raise
+        except Exception:
+            if not self.opened:
+                raise
+            self._bench.remember(self)
+            # Not even to the log, which is the coordinator's to read where one operator has both.
+            raise refusal(Code.INVALID, _UNSAID, reason="state") from None
 
     def _judged(self) -> JudgeAnswer:
         least, asked = self._bench.policy.least_clients, self.asked

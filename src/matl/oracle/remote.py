@@ -42,6 +42,7 @@ class OracleSource(BaseModel):
     software: bool = Field(False, description="Whether evidence without a hardware root is enough, for trying out.")
     software_signers: tuple[str, ...] = Field((), description="Whose word is taken for the format software.")
     vendor_keys: tuple[Path, ...] = Field((), description="Root keys of makers of TPMs, files in DER.")
+    revoked: tuple[int, ...] = Field((), description="Serial numbers of TPMs' certificates that are revoked.")
     pcrs: dict[int, tuple[str, ...]] = Field({}, description="Values that other PCRs of its TPM may have.")
     ca: Path | None = Field(None, description="Certificates (PEM) to trust for its URL in place of the machine's.")
 
@@ -70,6 +71,7 @@ class OracleSource(BaseModel):
             software=self.software,
             software_signers=frozenset(self.software_signers),
             vendor_keys=vendors,
+            revoked=frozenset(self.revoked),
             pcrs={pcr: frozenset(values) for pcr, values in self.pcrs.items()},
         )
 

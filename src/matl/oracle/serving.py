@@ -94,6 +94,7 @@ def server(app: FastAPI, **options: Any) -> uvicorn.Server:
         uvicorn.Config(
             app,
             http=_Punctual,
+            loop="asyncio",  # and not another one that happens to be installed, and was not measured
             ws="none",
             lifespan="off",
             server_header=False,

@@ -127,17 +127,21 @@ class TransmissionCounter:
         StorageError
             The count cannot be written, and the message must not be sent.
         """
-        validate.whole(1, bytes=len(message))
-        digest = hashlib.sha256(message).hexdigest()
-        if self._journal.records[-1].get("message") == digest:
+        if self.repeats(message):
             return self.used
         if self.left <= 0:
             raise StateError(
                 f"{self.client} has used all {self.limit} transmissions of its manifest, and another would void the "
                 "stated epsilon; leave the federation, or agree to a new manifest, whose epsilon adds to this one"
             )
-        self._journal.append({"message": digest})
+        self._journal.append({"message": hashlib.sha256(message).hexdigest()})
         return self.used
+
+    def repeats(self, message: bytes) -> bool:
+        """Whether these are the very bytes of the last transmission, so that to reserve them costs nothing."""
+        validate.whole(1, bytes=len(message))
+        last: object = self._journal.records[-1].get("message")
+        return last == hashlib.sha256(message).hexdigest()
 
     def close(self) -> None:
         """Give the file back."""

@@ -47,6 +47,8 @@ class Encoder:
         too long is shortened by the re-clip; ``3 sqrt((1 - f) / 2 m)`` avoids that nearly always, 0 bears it.
     stopwatch : Stopwatch, optional
         Times what `encode` does.
+    terms : str
+        SHA-256 of the manifest that the constants are from, for secure aggregations of what is encoded; ``""`` if none.
 
     Notes
     -----
@@ -74,6 +76,7 @@ class Encoder:
     clip: float
     slack: float = 0.0
     stopwatch: Stopwatch | None = field(default=None, compare=False, repr=False)
+    terms: str = ""
 
     def __post_init__(self) -> None:
         validate.positive(clip=self.clip)

@@ -15,7 +15,9 @@ from matl.privacy.planner import Draft, Plan
 from matl.privacy.table import NoiseTable
 from matl.records import Visibility
 
-__all__ = ["advice", "describe", "protected", "rounded_up", "unprotected", "utility"]
+__all__ = [
+    "advice", "describe", "planning_only", "protected", "rounded_up", "simulation_only", "unprotected", "utility",
+]  # fmt: skip
 
 _SKETCH, _OTHER = 0.03, 0.02
 """Costs below which the codec is called free: about 6 % together."""
@@ -48,7 +50,7 @@ def _trusted(plan: Plan) -> list[str]:
     if plan.demand.kind is Kind.LOCAL:
         return ["From everybody: a client trusts its own software only."]
     if plan.demand.kind is Kind.CENTRAL:
-        holder = "the attested oracle" if plan.demand.visibility is Visibility.SEALED else "the server"
+        holder = "an attested oracle" if plan.demand.visibility is Visibility.SEALED else "the server"
         lines = [
             f"From whoever sees results. Trusted with every update: {holder}, which clips again and adds the noise."
         ]
@@ -99,6 +101,43 @@ def unprotected(plan: Plan) -> list[str]:
             "client picked at random."
         )
     return lines
+
+
+def planning_only(plan: Draft) -> list[str]:
+    """What of a plan no command of this library carries out.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from matl.privacy.planner import Demand, draft
+    >>> demand = Demand(clients=100, params=10**6, rounds=30, epsilon=8.0, delta=1e-5)
+    >>> planning_only(draft(demand))
+    []
+    >>> planning_only(draft(replace(demand, sampling=0.1, visibility=Visibility.CLEAR)))[0]
+    'No command draws clients in secret with a probability.'
+    """
+    demand, lines = plan.demand, []
+    if demand.sampling is not None:
+        lines.append("No command draws clients in secret with a probability.")
+    if demand.visibility is Visibility.SEALED:
+        lines.append("The attested oracle of Mode 2 adds no noise, and a run with an oracle is refused privacy.")
+    sent = {Kind.CENTRAL: 32, Kind.LOCAL: 64}.get(demand.kind)
+    if sent is not None and (plan.step is not None or sent != 32):
+        lines.append(
+            f"matl run sends integers of {sent} bits per parameter with {demand.kind} noise; "
+            f"{plan.bits_per_coordinate:.3g} bits are what a codec would make of them."
+        )
+    return lines
+
+
+def simulation_only(plan: Draft) -> list[str]:
+    """What of a plan `matl run` simulates, and `matl serve` refuses."""
+    demand = plan.demand
+    if demand.visibility is Visibility.GROUPED:
+        return ["Groups: over a network there is one masked sum of all clients."]
+    if demand.kind is not Kind.DISTRIBUTED and demand.visibility is Visibility.CLEAR:
+        return [f"{demand.kind.capitalize()} noise: clients over a network mask updates under distributed noise."]
+    return []
 
 
 def utility(plan: Draft) -> list[str]:
@@ -177,6 +216,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "protected": protected(plan),
         "not_protected": unprotected(plan),
         "advice": advice(plan),
+        "planning_only": planning_only(plan),
+        "simulation_only": simulation_only(plan),
     }
     return described | (_constants(plan) if plan.instance is not None else _codec(plan))
 

@@ -24,7 +24,7 @@ _Counts: TypeAlias = tuple[tuple[str, int], ...]  # releases of each mechanism
 
 
 class PrivacyLedger:
-    """Adds up what every client of a run has spent; a client keeps one of its own with the same class.
+    """Adds up what every client of a run has spent. A client keeps one of its own, over all runs, with the same class.
 
     Use `create` once and `open` to go on. `declare` names a mechanism with what one release costs; `charge` has to
     return before anything is released.
@@ -74,6 +74,7 @@ class PrivacyLedger:
             self.mechanisms: dict[str, RdpCurve] = {}
             self._declared: dict[str, Mapping[str, Any]] = {}
             self._spent: dict[str, Counter[str]] = {}
+            self._released: set[str] = set()
             for record in journal.records[1:]:
                 self._apply(record)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -138,10 +139,22 @@ class PrivacyLedger:
             raise InvalidValueError(f"{name!r} is declared with another cost; choose another name")
         self._write(record)
 
-    def charge(self, round: int, mechanism: str, clients: Iterable[str]) -> None:  # noqa: A002
+    def charge(self, round: int, mechanism: str, clients: Iterable[str], *, release: str = "") -> None:  # noqa: A002
         """Charge a release to clients; nothing may be released before this returns.
 
         A release is charged whenever this is called: one that is repeated with fresh noise is another one.
+
+        Parameters
+        ----------
+        round : int
+            The round.
+        mechanism : str
+            What is released, as it was declared.
+        clients : iterable of str
+            Who is charged.
+        release : str
+            Stands for the very release, such as a hash of all that is summed: the same one again, with the noise that
+            it had, as after a crash, is charged once. Without it every call is another release.
 
         Raises
         ------
@@ -159,13 +172,20 @@ class PrivacyLedger:
         if len(set(names)) != len(names):
             raise InvalidValueError(f"expected every client once, got {len(names)} names of {len(set(names))} clients")
         self._curve(mechanism)
+        if release and release in self._released:
+            return
         if self.budget is not None:
             self._check_budget(mechanism, names)
-        self._write({"charge": mechanism, "round": round, "clients": names})
+        named = {"release": release} if release else {}
+        self._write({"charge": mechanism, "round": round, "clients": names, **named})
 
     def spent(self, client: str) -> RdpCurve | None:
         """What a client has spent; None if nothing."""
         return self._total(self._counts(client))
+
+    def releases(self, client: str, mechanism: str) -> int:
+        """How many releases of a mechanism were charged to a client."""
+        return self._spent.get(client, Counter())[mechanism]
 
     def guarantee(self, client: str, adjacency: Adjacency = Adjacency.ZERO_OUT) -> Guarantee | None:
         """The (epsilon, delta) of a client so far; None if nothing was released of it."""
@@ -264,6 +284,7 @@ class PrivacyLedger:
             self._curve(record["charge"])
             for client in record["clients"]:
                 self._spent.setdefault(client, Counter())[record["charge"]] += 1
+            self._released.add(record.get("release", ""))
         elif "torn" not in record:  # what was torn had not been acknowledged, so nothing was released
             raise ValueError(f"a record of {sorted(record)}")
 

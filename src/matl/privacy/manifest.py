@@ -136,7 +136,8 @@ class Manifest:
         InvalidValueError
             The noise table has not the resolution that encoders draw from, or the clip norm overflows.
         """
-        return Encoder(self.instance, self.layout(size), float(self.clip_norm), float(self.slack))
+        layout, clip, slack = self.layout(size), float(self.clip_norm), float(self.slack)
+        return Encoder(self.instance, layout, clip, slack, terms=self.sha256)
 
     def session(self, run: str, round: int, *, size: int, group: str = "") -> Session:  # noqa: A002 - the field's word
         """A secure aggregation of what `encoder` gives, which unmasks no sum that may lack noise (assumption A5).
@@ -151,7 +152,8 @@ class Manifest:
         Returns
         -------
         Session
-            Of ``survivors + corrupt`` clients at least, modulo 2^bits. Whoever runs the server is not asked.
+            Of ``survivors + corrupt`` clients at least, modulo 2^bits, and of this manifest: keys and signatures of
+            clients with another one, whose noise may be less, are none of it. Whoever runs the server is not asked.
 
         Raises
         ------
@@ -167,6 +169,7 @@ class Manifest:
             bits=self.instance.bits,
             corrupt=self.instance.corrupt,
             min_survivors=self.instance.min_survivors,
+            terms=self.sha256,
         )
 
     @property

@@ -53,7 +53,7 @@ WAYS = (
     Way(
         Visibility.SEALED,
         Kind.CENTRAL,
-        "an attested oracle sees every update, nobody else any",
+        "an attested oracle sees every update, nobody else any (planning only: none here adds noise)",
         f"{_OF_CLIPPED}, likewise",
         judged=False,
     ),

@@ -167,6 +167,10 @@ class RoundView(_Told):
     ended_at: datetime | None
     target: int = Field(description="Updates after which it closes.")
     quorum: int = Field(description="Fewest with which it is judged at its deadline.")
+    invited: int | None = Field(None, description="How many clients were drawn for it; null: everybody may send.")
+    selected: bool | None = Field(
+        None, description="Of the client that asks, whether it was drawn; null where everybody may send."
+    )
     accepted: int
     rejected: int
     model_hash: str = Field(description="The model that clients start from.")

@@ -6,7 +6,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle
 from typing import Any, ClassVar, NamedTuple
 
@@ -19,6 +19,7 @@ from matl.params import Arrays, Float32, ParamLayout
 from matl.privacy.clipping import AdaptiveClip
 from matl.privacy.mechanism import Central, Distributed, Mechanism
 from matl.privacy.secagg import Phase, Session, aggregate_in_memory, draw_groups
+from matl.privacy.timing import Stopwatch
 from matl.privacy.words import Words
 from matl.records import Rejection, RoundSpec, Unit, Update, Visibility
 from matl.screening import HEADER_LIMIT, largest_payload, screen_row, screen_values, screen_words
@@ -375,6 +376,12 @@ class Private(Channel):
             return Shown(tuple(units), means)
         return Shown(tuple(units), means, within / sum(len(unit.members) for unit in units))
 
+    def timed(self, stopwatch: Stopwatch) -> Private:
+        """Itself, telling a stopwatch how long distributed noise takes; what is sent does not change."""
+        if not isinstance(self.mechanism, Distributed):
+            return self
+        return replace(self, mechanism=Distributed(replace(self.mechanism.encoder, stopwatch=stopwatch)))
+
     def next_clip(self, clip: float, within: float) -> float:
         """See `Channel.next_clip`."""
         return clip if self.adaptive is None else self.adaptive.next(clip, within)
@@ -410,7 +417,8 @@ class Private(Channel):
         """
         if not isinstance(self.mechanism, Distributed):
             raise InvalidValueError(f"expected distributed noise, got {self.codec} noise, whose sums are not masked")
-        instance, layout = self.mechanism.encoder.instance, self.mechanism.encoder.layout
+        encoder = self.mechanism.encoder
+        instance, layout = encoder.instance, encoder.layout
         return Session(
             run=spec.run,
             round=spec.round,
@@ -419,4 +427,5 @@ class Private(Channel):
             bits=instance.bits,
             corrupt=instance.corrupt,
             min_survivors=instance.min_survivors,
+            terms=encoder.terms,
         )

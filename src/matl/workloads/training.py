@@ -18,7 +18,7 @@ from matl.codec import Codec, SharedModel, derive_seed
 from matl.errors import BoundError, InvalidValueError, UndecidedError
 from matl.learning.local import LocalTraining
 from matl.learning.server import FedNova, RoundSummary, ServerOptimizer, ServerSGD, StatefulOptimizer
-from matl.matrix import UpdateMatrix
+from matl.matrix import Allocate, UpdateMatrix, in_memory
 from matl.params import Arrays, Float32, ParamLayout, values_hash
 from matl.records import Cohort, Judgement, Mode, Rejection, RoundSpec, Unit, Update
 from matl.screening import Verifier, screen_envelope
@@ -72,10 +72,6 @@ class Outcome:
     judgement: Judgement | None
     failure: str = ""
     model_bytes: int | None = None
-
-
-def _in_memory(shape: tuple[int, int]) -> Float32:
-    return np.empty(shape, np.float32)
 
 
 @dataclass(frozen=True)
@@ -228,7 +224,7 @@ class TrainingWorkload:
         silent: Iterable[str] = (),
         key: bytes | None = None,
         total: NDArray[Any] | None = None,
-        allocate: Callable[[tuple[int, int]], Float32] = _in_memory,
+        allocate: Allocate = in_memory,
     ) -> Cohort | None:
         """The judge's view of a round, in the order of client ids whatever the order of arrival; ``None`` if empty.
 
@@ -247,7 +243,8 @@ class TrainingWorkload:
         total : array, optional
             The sum of all that was accepted, where a secure aggregation computed it and nobody has the rows.
         allocate : callable
-            Makes the matrix (n, d) that the judge reads; one in a file, for models that would not fit.
+            Makes the matrix (n, d) that the judge reads, and what it computes of as many columns; in a file, for
+            models of which so many would not fit.
         """
         ordered = sorted(accepted, key=lambda item: item.update.client_id)
         if not ordered:
@@ -276,7 +273,7 @@ class TrainingWorkload:
             spec=spec,
             params=self.held(state),
             units=units,
-            X=UpdateMatrix(X),
+            X=UpdateMatrix(X, allocate=allocate),
             weights=counted / np.sqrt(1 + staleness),
             staleness=staleness,
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),

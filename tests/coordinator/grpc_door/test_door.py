@@ -48,6 +48,20 @@ def test_a_token_that_is_nobodys_ends_every_call_but_health() -> None:
     asyncio.run(main())
 
 
+def test_two_tokens_in_one_call_are_refused() -> None:
+    async def main() -> None:
+        async with opened() as (service, transport, _):
+            transport.set_token("matl_cl_alice")
+            transport._metadata *= 2
+            for call in (transport.challenge(), transport.submit("demo", 3, message_of(b"abc"))):
+                with pytest.raises(ServiceError, match="authorization once in the metadata, got it 2") as caught:
+                    await call
+                assert caught.value.code == "malformed"
+            assert service.asked == []
+
+    asyncio.run(main())
+
+
 def test_a_refusal_is_a_status_with_metadata() -> None:
     async def main() -> None:
         async with raw() as (_, ask):

@@ -6,6 +6,7 @@ import grpc
 import pytest
 
 from matl.coordinator.grpc_door.errors import asked, ending, told
+from matl.coordinator.strict_json import LARGEST_JSON
 from matl.errors import ServiceError
 from matl.protocol.messages import SessionRequest
 from matl.protocol.pb import training as pb
@@ -50,11 +51,15 @@ def test_bytes_that_are_no_message() -> None:
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [
-        (b"{", "malformed", "SessionRequest: Invalid JSON"),
-        (b"\xff", "malformed", "SessionRequest: Invalid JSON"),
-        (b"{}", "invalid", r"SessionRequest\.client_id: Field required"),
-        (b'{"client_id": "a", "challenge": "c", "signature": "!"}', "invalid", r"SessionRequest\.signature"),
-        (b'{"client_id": "a", "challenge": "c", "signature": "", "x": 1}', "invalid", r"SessionRequest\.x: Extra"),
+        (b"{", "malformed", "not JSON that can be read"),
+        (b"\xff", "malformed", "not JSON that can be read"),
+        (b"{}", "invalid", "client_id: Field required"),
+        (b'{"client_id": "a", "challenge": "c", "signature": "!"}', "invalid", "signature: "),
+        (b'{"client_id": "a", "challenge": "c", "signature": "", "x": 1}', "invalid", "x: Extra"),
+        (b'{"client_id": "a", "client_id": "b", "challenge": "c", "signature": ""}', "malformed", "stands twice"),
+        (b'{"client_id": "a", "challenge": "\\u0000", "signature": ""}', "malformed", "NUL"),
+        (b'{"x": ' + b"[" * 20 + b"]" * 20 + b"}", "malformed", "nested deeper than 16"),
+        (b'{"client_id": "' + b"a" * LARGEST_JSON + b'"}', "too_large", "at most 262144 bytes"),
     ],
 )
 def test_questions_that_cannot_be_read_name_the_field(data: bytes, code: str, words: str) -> None:

@@ -12,8 +12,9 @@ from tests.coordinator.http.doubles import ADMIN, Echo, ask, connected, create_a
 from tests.coordinator.http.test_errors import refused
 
 from matl.coordinator.http import bodies
-from matl.coordinator.http.bodies import DEEPEST, LARGEST_JSON, parse, split_messages
+from matl.coordinator.http.bodies import split_messages
 from matl.coordinator.http.routes_trust import MOST_VALIDATED
+from matl.coordinator.strict_json import DEEPEST, LARGEST_JSON, parse
 from matl.errors import ServiceError
 from matl.protocol.messages import InviteRequest, StartRequest
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 from tests.coordinator.http.doubles import ADMIN, Echo, ask, asking
 
-from matl.coordinator.http.errors import RESPONSES, in_words
+from matl.coordinator.http.errors import RESPONSES
+from matl.coordinator.strict_json import in_words
 from matl.protocol.messages import Problem
 from matl.protocol.problems import CODES
 

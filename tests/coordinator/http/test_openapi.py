@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from fastapi.routing import APIRoute
@@ -13,6 +14,8 @@ from matl.coordinator.http.errors import RESPONSES
 from matl.coordinator.http.examples import EXAMPLES
 from matl.coordinator.http.openapi import SURFACES, TAGS, Surface, document
 from matl.coordinator.http.postman import collection
+from matl.network.settings import NetworkSettings
+from matl.protocol.addresses import PORT
 from matl.protocol.envelope import Head
 from matl.protocol.messages import Problem
 from matl.protocol.problems import CODES, Code
@@ -51,6 +54,14 @@ def test_the_list_of_routes_says_who_may_ask():
         "`admin.token` of the coordinator's folder"
         in document(APP)["components"]["securitySchemes"]["bearer"]["description"]
     )
+
+
+def test_documents_say_where_a_coordinator_listens():
+    for made in DOCUMENTS.values():
+        assert [server["url"] for server in made["servers"]] == ["/", "http://127.0.0.1:8470"]
+    variables = {one["key"]: one["value"] for one in collection(DOCUMENTS.values())["variable"]}
+    assert variables["baseUrl"] == "http://127.0.0.1:8470"
+    assert PORT == NetworkSettings(folder=Path("x")).port == 8470
 
 
 def test_operations_have_names_of_their_own():

@@ -225,7 +225,9 @@ def test_of_selected_clients_all_may_be_fewer_than_the_target():
         open_round(Rules(target=5, quorum=2), at=0.0, selected=("a", "a"))
 
 
-@pytest.mark.parametrize(("target", "factor", "invited"), [(10, 1.3, 13), (10, 1.1, 11), (3, 1.3, 4), (7, 1.0, 7)])
+@pytest.mark.parametrize(
+    ("target", "factor", "invited"), [(10, 1.3, 13), (10, 1.1, 11), (3, 1.3, 4), (7, 1.0, 7), (7, None, None)]
+)
 def test_more_are_invited_than_needed(target, factor, invited):
     assert Rules(target=target, quorum=1, over_selection=factor).invited == invited
 

@@ -83,7 +83,8 @@ def test_replayed_keys_of_an_earlier_round_are_refused(make, registered):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"run": "x"}, {"group": "g"}, {"length": 21}, {"corrupt": 1}, {"min_survivors": 2}]
+    "changes",
+    [{"run": "x"}, {"group": "g"}, {"length": 21}, {"corrupt": 1}, {"min_survivors": 2}, {"terms": "ab" * 32}],
 )
 def test_keys_signed_for_another_session_are_refused(make, registered, changes):
     parties, signed = registered

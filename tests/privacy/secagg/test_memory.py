@@ -118,6 +118,42 @@ def test_a_hundred_clients_with_drop_outs_in_every_phase_up_to_the_threshold():
         aggregate_in_memory(inputs, session, dropouts=dropouts)
 
 
+EVERY_PHASE = dict(zip(PHASES, (5, 12, 13, 10, 9), strict=True))
+"""Of 100 clients with 5 corrupt: 95 register, 70 are in the sum, 51 hold the 50 shares that each secret is made of."""
+
+
+def leaving(names, counts):
+    names = iter(names)
+    return {phase: [next(names) for _ in range(count)] for phase, count in counts.items()}
+
+
+@pytest.mark.slow
+def test_a_hundred_clients_with_a_million_words_and_drop_outs_in_every_phase_up_to_the_threshold():
+    inputs = vectors(100, 1_000_000, 8)
+    session = Session(run="r", round=0, length=1_000_000, corrupt=5, min_survivors=70)
+    aggregate, _ = aggregate_in_memory(inputs, session, dropouts=leaving(sorted(inputs), EVERY_PHASE))
+    assert aggregate.survivors == tuple(sorted(inputs)[30:])
+    np.testing.assert_array_equal(aggregate.total, exact(inputs, aggregate.survivors, 8))
+
+
+@pytest.mark.parametrize(
+    ("phase", "message"),
+    [
+        (Phase.ADVERTISE, "at least 70 clients in the phase mask, got 69"),
+        (Phase.SHARE, "at least 70 clients in the phase mask, got 69"),
+        (Phase.MASK, "at least 70 clients in the phase mask, got 69"),
+        (Phase.CONSISTENCY, r"expected 50 shares of a secret of '.*', got 49"),
+        (Phase.UNMASK, r"expected 50 shares of a secret of '.*', got 49"),
+    ],
+)
+def test_one_client_beyond_the_threshold_in_any_phase_ends_the_round_without_a_sum(phase, message):
+    inputs = vectors(100, 50, 8)
+    session = Session(run="r", round=0, length=50, corrupt=5, min_survivors=70)
+    more = EVERY_PHASE | {phase: EVERY_PHASE[phase] + 1}
+    with pytest.raises(AggregationAborted, match=message):
+        aggregate_in_memory(inputs, session, dropouts=leaving(sorted(inputs), more))
+
+
 def test_traffic_counts_every_byte():
     inputs = vectors(4, 10, 8)
     session = Session(run="r", round=0, length=10, min_survivors=2)

@@ -196,7 +196,7 @@ def test_a_state_holds_no_secret_of_a_client(make):
 @pytest.mark.parametrize(
     "change",
     [
-        {"version": 2},
+        {"version": 1},  # sessions had no terms then
         {"session": {"run": "x"}},
         {"phase": "sleep"},
         {"total": b"short"},

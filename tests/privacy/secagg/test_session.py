@@ -22,6 +22,8 @@ SESSION = Session(run="r", round=1, length=10, min_survivors=4, corrupt=1)
         ({"corrupt": -1}, "corrupt to be a whole number >= 0"),
         ({"min_survivors": 2}, "min_survivors to be a whole number >= 3"),  # one honest client would be alone
         ({"min_survivors": 5000}, "min_survivors <= 4096"),
+        ({"terms": "the ones of yesterday"}, "expected terms to be a SHA-256 in 64 hexadecimal digits, got 'the ones"),
+        ({"terms": "AB" * 32}, "expected terms to be a SHA-256"),
     ],
 )
 def test_what_cannot_be_aggregated_is_refused(changes, message):
@@ -31,12 +33,13 @@ def test_what_cannot_be_aggregated_is_refused(changes, message):
 
 def test_every_field_changes_the_digest():
     changes = {"run": "s", "round": 2, "group": "g", "length": 11, "bits": 16, "corrupt": 2, "min_survivors": 5}
+    changes["terms"] = "ab" * 32
     digests = {replace(SESSION, **{name: value}).digest for name, value in changes.items()}
     assert len(digests | {SESSION.digest}) == len(changes) + 1
 
 
 def test_the_digest_is_fixed():
-    assert SESSION.digest[:16] == "8e083742e09c7029"
+    assert SESSION.digest[:16] == "7bf5196153d252ba"
 
 
 def test_the_minimum_is_that_of_the_session_and_a_quorum_at_least():

@@ -140,10 +140,12 @@ class GrpcDoor:
 
     async def _caller(self, context: Any) -> Caller:
         """Who calls. Every method asks, those too that anybody may call: how often they may is limited in there."""
-        metadata = dict(context.invocation_metadata())
+        said = [value for name, value in context.invocation_metadata() or () if name == AUTHORIZATION]
+        if len(said) > 1:
+            raise refusal(Code.MALFORMED, f"expected authorization once in the metadata, got it {len(said)} times")
         shown = context.auth_context().get("x509_pem_cert")
         return await self._service.authenticate(
-            metadata.get(AUTHORIZATION),
+            said[0] if said else None,
             certificate=ssl.PEM_cert_to_DER_cert(shown[0].decode()) if shown else None,
             address=_address(context.peer()),
         )

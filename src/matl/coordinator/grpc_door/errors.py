@@ -7,8 +7,9 @@ from typing import Any, NamedTuple, Never, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
+from matl.coordinator.strict_json import LARGEST_JSON, parse
 from matl.errors import ServiceError
 from matl.protocol.pb.methods import CODE, REASON, RETRY_AFTER
 from matl.protocol.problems import CODES, Code, refusal
@@ -73,20 +74,17 @@ def told(kind: Any, data: bytes) -> Any:
 
 
 def asked(kind: type[_M], data: bytes) -> _M:
-    """Read the JSON of a question.
+    """Read the JSON of a question, as the HTTP door reads a body.
 
     Raises
     ------
     ServiceError
-        ``"invalid"``, naming the first field that is wrong; ``"malformed"``: it is not JSON.
+        As `matl.coordinator.strict_json.parse`, or ``"too_large"``.
     """
-    try:
-        return kind.model_validate_json(data, strict=True)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        code = Code.MALFORMED if first["type"] == "json_invalid" else Code.INVALID
-        raise refusal(code, f"{kind.__name__}{'.' + where if where else ''}: {first['msg']}") from error
+    if len(data) > LARGEST_JSON:
+        words = f"expected at most {LARGEST_JSON} bytes of JSON, got {len(data)}"
+        raise refusal(Code.TOO_LARGE, words, reason="body")
+    return parse(kind, data)
 
 
 def _printable(text: str) -> str:

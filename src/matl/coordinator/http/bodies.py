@@ -1,32 +1,25 @@
-"""Bodies of requests: read piece by piece, never more than is allowed, and JSON only of a kind that is safe to keep."""
+"""Bodies of requests: read piece by piece, never more than is allowed."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from starlette.requests import Request
 
-from matl.coordinator.http.errors import in_words
+from matl.coordinator.strict_json import LARGEST_JSON, parse
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["DEEPEST", "IDLE_SECONDS", "LARGEST_JSON", "Bytes", "JsonBody", "parse", "pieces", "split_messages", "whole"]
+__all__ = ["IDLE_SECONDS", "Bytes", "JsonBody", "pieces", "split_messages", "whole"]
 
 M = TypeVar("M", bound=BaseModel)
 
-LARGEST_JSON = 256 << 10
-"""Bytes of the largest body of JSON."""
-DEEPEST = 16
-"""How deep lists and objects may stand in one another."""
 IDLE_SECONDS = 60.0
 """A body may be slow, and take hours, as long as something of it arrives that often."""
 _JSON_SECONDS = 60.0  # for a body of JSON as a whole
-_LARGEST_NUMBER = 2**53  # what every reader of JSON reads exactly
 _LENGTH = 8  # bytes before each message of several
 
 
@@ -148,38 +141,6 @@ async def whole(request: Request, limit: int) -> bytes:
     return bytes(collected)
 
 
-def parse(model: type[M], data: bytes | str) -> M:
-    """Read JSON that is what it says: no name twice, no infinities, no half characters, not too deep.
-
-    Raises
-    ------
-    ServiceError
-        ``"malformed"`` if it is not such JSON, ``"invalid"`` if it is not the model.
-
-    Examples
-    --------
-    >>> from matl.protocol.messages import ActionRequest
-    >>> parse(ActionRequest, b'{"reason": "noise"}')
-    ActionRequest(reason='noise')
-    >>> parse(ActionRequest, b'{"reason": 3}')
-    Traceback (most recent call last):
-        ...
-    matl.errors.ServiceError: reason: Input should be a valid string
-    """
-    try:
-        text = data.decode("utf-8") if isinstance(data, bytes) else data
-        content = json.loads(text, object_pairs_hook=_unique)
-        _check(content, DEEPEST)
-    except (ValueError, RecursionError) as error:
-        raise refusal(
-            Code.MALFORMED, f"the body is not JSON that can be read: {error!s:.200}", reason="json"
-        ) from error
-    try:
-        return model.model_validate(content, strict=True)
-    except ValidationError as error:
-        raise refusal(Code.INVALID, in_words(error.errors(include_url=False, include_input=False))) from error
-
-
 def split_messages(data: bytes, most: int) -> list[bytes]:
     r"""Messages that stand one behind the other, each behind its length (8 bytes, big endian).
 
@@ -206,30 +167,3 @@ def split_messages(data: bytes, most: int) -> list[bytes]:
         messages.append(data[begin:end])
         position = end
     return messages
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return dict(pairs)
-
-
-def _check(value: Any, depth: int) -> None:
-    """Refuse what databases, hashes or other readers of JSON would trip over."""
-    if isinstance(value, str):
-        value.encode()  # a half of a surrogate pair is a ValueError
-        if "\0" in value:
-            raise ValueError("a string holds the character NUL")
-    elif isinstance(value, int):
-        if abs(value) > _LARGEST_NUMBER:
-            raise ValueError("a whole number is not within 2^53 of zero")
-    elif isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError("a number is not finite")
-    elif isinstance(value, dict | list):
-        if depth == 0:
-            raise ValueError(f"nested deeper than {DEEPEST}")
-        for name in value if isinstance(value, dict) else ():
-            _check(name, depth - 1)
-        for item in value.values() if isinstance(value, dict) else value:
-            _check(item, depth - 1)

@@ -14,13 +14,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
+from matl.coordinator.strict_json import in_words
 from matl.errors import ServiceError
 from matl.protocol.messages import Problem
 from matl.protocol.problems import CODES, Code, refusal
 
-__all__ = ["CAREFUL", "HANDLERS", "RESPONSES", "in_words", "problem", "response"]
+__all__ = ["CAREFUL", "HANDLERS", "RESPONSES", "problem", "response"]
 
-_SHOWN = 8  # problems of one request that its answer names
 _MEANINGS = {  # in words; and an example: message, reason, seconds to wait
     Code.MALFORMED: (
         "It cannot be read.",
@@ -119,13 +119,6 @@ def response(error: ServiceError, *, status: int | None = None, headers: Mapping
     if code in (Code.RATE, Code.BUSY):
         extra["Retry-After"] = str(max(1, math.ceil(error.retry_after or 0)))
     return JSONResponse(problem(error).model_dump(mode="json"), status or CODES[code].http, extra)
-
-
-def in_words(problems: list[Any]) -> str:
-    """What pydantic found, as one line that names each field."""
-    lines = [f"{'.'.join(str(part) for part in one['loc']) or 'the body'}: {one['msg']}" for one in problems[:_SHOWN]]
-    more = len(problems) - _SHOWN
-    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
 
 
 async def _refused(request: Request, error: ServiceError) -> Response:

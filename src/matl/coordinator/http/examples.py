@@ -60,6 +60,8 @@ _ROUND = {
     "ended_at": None,
     "target": 20,
     "quorum": 10,
+    "invited": 26,
+    "selected": True,
     "accepted": 7,
     "rejected": 1,
     "model_hash": _HASH,

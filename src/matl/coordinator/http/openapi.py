@@ -17,6 +17,7 @@ from matl.coordinator.http.bodies import Bytes, JsonBody
 from matl.coordinator.http.errors import RESPONSES
 from matl.coordinator.http.examples import EXAMPLES
 from matl.coordinator.http.senders import Sender
+from matl.protocol.addresses import PORT
 from matl.protocol.messages import Problem
 
 __all__ = ["SURFACES", "TAGS", "VERSION", "Part", "Surface", "document"]
@@ -99,6 +100,10 @@ _RECEIPT = {
     },
 }
 _REFERENCE = "#/components/schemas/"
+_SERVERS: list[dict[str, Any]] = [
+    {"url": "/", "description": "The coordinator that serves this document."},
+    {"url": f"http://127.0.0.1:{PORT}", "description": "One on this machine, unless it listens elsewhere."},
+]
 
 
 def document(app: FastAPI, surface: Surface | None = None) -> dict[str, Any]:
@@ -118,6 +123,7 @@ def document(app: FastAPI, surface: Surface | None = None) -> dict[str, Any]:
         version=VERSION,
         description=part.description if part else "The coordinator of a federation.",
         routes=routes,
+        servers=_SERVERS,
         tags=[{"name": tag, "description": words} for tag, words in TAGS.items() if part is None or tag in part.tags],
         license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     )

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from matl.protocol.addresses import PORT
+
 __all__ = ["collection"]
 
 _FORMAT = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
@@ -33,7 +35,7 @@ def collection(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
         "info": {"name": "MATL", "description": "The coordinator of a federation.", "schema": _FORMAT},
         "auth": {"type": "bearer", "bearer": [{"key": "token", "value": "{{token}}", "type": "string"}]},
         "variable": [
-            {"key": "baseUrl", "value": "http://127.0.0.1:8440", "type": "string"},
+            {"key": "baseUrl", "value": f"http://127.0.0.1:{PORT}", "type": "string"},
             {"key": "token", "value": "", "type": "string"},
         ],
         "item": [{"name": tag, "description": words[tag], "item": requests} for tag, requests in folders.items()],

@@ -39,7 +39,7 @@ async def list_invitations(service: ServiceOf, caller: Viewer) -> list[Invitatio
 async def invite_clients(
     service: ServiceOf, caller: Operator, asked: Annotated[InviteRequest, Depends(JsonBody(InviteRequest))]
 ) -> Invited:
-    """Make an invitation. Its token is in this answer and nowhere else."""
+    """Make an invitation. Its token is in this answer and nowhere else. One that `replaces` a key is for admins."""
     return await service.invite(caller, asked)
 
 

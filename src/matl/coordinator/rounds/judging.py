@@ -1,7 +1,7 @@
 """The judge of a closed round in this process: the workload itself, fed from a disk row by row.
 
-A round of 200 updates of 40 MB has 8 GB. Its matrix lies in a file, payloads are read one after another, and one round
-at a time is judged, so that what is in memory is what the judge itself needs.
+A round of 200 updates of 40 MB has 8 GB. Its matrix lies in a file, and so does what the judge computes of as many
+columns; payloads are read one after another, and one round at a time is judged. So a few models are in memory.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def judge_here(
     request : JudgeRequest
         The round.
     scratch : Path
-        Folder in which there is room for the matrix.
+        Folder in which there is room for the matrix, and for what the judge adds to it: in Mode 1 the square of the
+        number of classes and the simulated clients, in rows.
     key : bytes, optional
         Of the host's own noise; the operating system's unless it is given.
 

@@ -76,6 +76,8 @@ class LiveRun(Masking):
         digest = plan.workload.config_digest
         run = cls(replace(row, status=RunStatus.RUNNING, config_digest=digest, rounds=plan.rounds), plan, host)
         memory = Memory(await asyncio.to_thread(plan.workload.init, plan.params), {})
+        if run._ledger is not None:
+            await asyncio.to_thread(run._ledger.begin)
         told = [run._event("run_started", 0, mode=plan.mode, rounds=plan.rounds)]
         await run._keep(memory, lambda new, models: host.store.create_run(new, told, models=models))
         await run._load()
@@ -91,7 +93,8 @@ class LiveRun(Masking):
         Raises
         ------
         StateError
-            The plan is of other settings than the run was begun with, or what is stored does not fit together.
+            The plan is of other settings than the run was begun with, or what is stored does not fit together; or the
+            privacy ledger of a masked run is lost.
         """
         run = cls(row, plan, host)
         await run._load()
@@ -100,6 +103,8 @@ class LiveRun(Masking):
                 f"run {row.id!r} was begun with settings of digest {run.row.config_digest[:12]!r}, the plan has "
                 f"{plan.workload.config_digest[:12]!r}: restore the settings, or begin another run"
             )
+        if run._ledger is not None and run.row.status not in ENDED:
+            await asyncio.to_thread(run._ledger.resume)
         if run._machine is not None:
             run._machine, _ = step(run._machine, Resumed(run._now()))
         else:

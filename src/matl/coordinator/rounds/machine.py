@@ -37,8 +37,8 @@ class Rules:
         Fewest updates with which a round is judged when its deadline passes.
     deadline : float or None
         Seconds that each phase may take; ``None`` to wait for the target.
-    over_selection : float
-        How many times the target is invited, where clients are selected, so that some may fall silent.
+    over_selection : float or None
+        How many times the target is invited to a round, so that some may fall silent; ``None`` for everybody.
     phases : tuple of str
         Phases that the round walks through. Who is silent in one has no part in the next.
     later : int or None
@@ -51,14 +51,14 @@ class Rules:
 
     Examples
     --------
-    >>> Rules(target=10, quorum=6, deadline=60).invited
+    >>> Rules(target=10, quorum=6, deadline=60, over_selection=1.3).invited
     13
     """
 
     target: int
     quorum: int
     deadline: float | None = None
-    over_selection: float = 1.3
+    over_selection: float | None = None
     phases: tuple[str, ...] = ("collect",)
     later: int | None = None
 
@@ -66,7 +66,8 @@ class Rules:
         validate.whole(1, target=self.target, quorum=self.quorum)
         if self.later is not None:
             validate.whole(1, later=self.later)
-        validate.at_least(1, over_selection=self.over_selection)
+        if self.over_selection is not None:
+            validate.at_least(1, over_selection=self.over_selection)
         if self.quorum > self.target:
             raise InvalidValueError(
                 f"expected quorum <= target, got quorum={self.quorum} and target={self.target}: a round would close "
@@ -78,9 +79,9 @@ class Rules:
             raise InvalidValueError(f"expected at least one phase, each named once, got phases={self.phases}")
 
     @property
-    def invited(self) -> int:
-        """How many clients are selected where not all may take part."""
-        return math.ceil(self.over_selection * self.target - 1e-9)
+    def invited(self) -> int | None:
+        """How many clients are selected; ``None`` for everybody."""
+        return None if self.over_selection is None else math.ceil(self.over_selection * self.target - 1e-9)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from matl.coordinator.rounds.machine import Answer, Failed, Received, Ticked, step
 from matl.coordinator.rounds.plan import PHASES, Host, RunPlan
 from matl.coordinator.rounds.series import ENDED
+from matl.coordinator.rounds.spending import RunLedger
 from matl.coordinator.rounds.taking import Taking
 from matl.coordinator.storage.rows import PhaseRow, RunRow, UpdateRow
-from matl.errors import AggregationAborted, ServiceError, StateError
+from matl.errors import AggregationAborted, ServiceError, StateError, StorageError
 from matl.privacy.secagg import Phase, Server, Session
 from matl.protocol.envelope import Head
 from matl.protocol.messages import Acknowledgement
 from matl.protocol.problems import Code, refusal
 from matl.records import Rejection
+from matl.state import digest
 from matl.workloads import Private
 
 __all__ = ["Masking"]
@@ -44,6 +46,7 @@ class Masking(Taking):
         self._keys: dict[str, bytes] = {}  # of those who are in the round, as they were when they came
         self._seq = 0  # of the next message
         self._requests: tuple[Phase, dict[str, bytes]] | None = None  # of the present phase
+        self._ledger = None if plan.manifest is None else RunLedger(host.ledgers, row.id, plan.manifest)
 
     def session(self) -> Session:
         """The secure aggregation of the latest round.
@@ -126,6 +129,8 @@ class Masking(Taking):
             if (known := self._said(client, number, phase, sha256)) is not None:
                 return known
             await self._check_open(number)
+            if phase == PHASES[0]:
+                self._check_selected(client)
             row = self._vector_row(client, sha256, len(data))
             if (held := self._held(_head_of(row))) is not None:
                 await self._refuse(row, held, Code.FORBIDDEN)
@@ -200,8 +205,7 @@ class Masking(Taking):
 
     async def _advance(self, server: Server, due: Phase) -> None:
         try:
-            while server.phase is not due:
-                await asyncio.to_thread(server.advance)
+            await self._advance_to(server, due)
         except AggregationAborted as error:
             self._machine, _ = step(self.machine, Failed(str(error)))
             self._go_on()
@@ -210,9 +214,30 @@ class Masking(Taking):
         """See `matl.coordinator.rounds.series.Rounds`; once the round is closed."""
         if not self.plan.masked:
             return None
-        return (await self._server(to=Phase.DONE)).result.total
+        server = await self._server()
+        await self._advance_to(server, Phase.DONE)
+        return server.result.total
 
-    async def _server(self, to: Phase | None = None) -> Server:
+    async def _advance_to(self, server: Server, phase: Phase) -> None:
+        """Take a server to a phase. Nothing is unmasked before its cost is on the disk."""
+        while server.phase is not phase:
+            if server.phase is Phase.UNMASK:
+                await self._charge()
+            await asyncio.to_thread(server.advance)
+
+    async def _charge(self) -> None:
+        """Charge the sum to the clients in it. After a crash it is made of the same messages: the same sum again."""
+        if self._ledger is None:
+            raise StateError(f"run {self._row.id!r} unmasks a sum and has no privacy ledger")
+        sent = dict(self.machine.received[PHASES.index(Phase.MASK)])
+        release = digest({"session": self.session().digest, "sent": sent})
+        try:
+            await asyncio.to_thread(self._ledger.charge, self.round.number, list(sent), release)
+        except StorageError as error:
+            words = f"the sum stays masked, as what it costs cannot be written down: {error}"
+            raise refusal(Code.BUSY, words, reason="ledger", retry_after=5.0) from error
+
+    async def _server(self) -> Server:
         """The server of the open round: the one in memory, or made again of what is in the store."""
         if self._aggregation is not None:
             return self._aggregation
@@ -226,10 +251,9 @@ class Masking(Taking):
             if rejection is not None:
                 raise StateError(
                     f"round {self.round.number} of {self._row.id}: what {row.client} said in {row.phase} was "
-                    f"taken and is refused now: {rejection.reason}"
+                    f"taken and is refused now: {rejection.reason}; if another version of matl took it, go on with "
+                    "that one, or stop the run"
                 )
-        while to is not None and server.phase is not to:
-            await asyncio.to_thread(server.advance)
         self._aggregation = server
         return server
 

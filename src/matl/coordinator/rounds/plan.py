@@ -11,9 +11,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from matl.attest.claims import Clock, system_clock
+from matl.attest.enrolment import Identity
 from matl.attest.replay import ReplayCache
 from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.keys import Keys
+from matl.coordinator.rounds.drawing import Heard
 from matl.coordinator.rounds.judge import Judge
 from matl.coordinator.rounds.machine import Rules
 from matl.coordinator.rounds.overrides import Overrides
@@ -23,6 +25,7 @@ from matl.coordinator.storage.store import Store
 from matl.errors import InvalidValueError
 from matl.params import Float32
 from matl.privacy.manifest import Manifest
+from matl.privacy.mechanism import Distributed
 from matl.privacy.secagg import Phase
 from matl.protocol.messages import OracleView
 from matl.workloads import Private, TrainingWorkload
@@ -95,6 +98,12 @@ class RunPlan:
         return isinstance(channel, Private) and channel.by_phases
 
     def __post_init__(self) -> None:
+        if self.rules.over_selection is not None and (self.rules.deadline is None or self.workload.max_staleness):
+            raise InvalidValueError(
+                "expected a deadline and max_staleness=0 where some clients are invited to a round and others not, got "
+                f"deadline={self.rules.deadline} and max_staleness={self.workload.max_staleness}: it would wait for "
+                "ever for those who fall silent, or for updates that began in other rounds"
+            )
         if self.masked:
             self._check_masked()
         elif len(self.rules.phases) != 1:
@@ -117,6 +126,11 @@ class RunPlan:
                 f"expected masked rounds with a manifest, without an oracle, and with max_staleness=0, got "
                 f"manifest={'none' if self.manifest is None else 'one'}, an oracle: {self.judge is not None}, "
                 f"max_staleness={self.workload.max_staleness}: a sum is of one round"
+            )
+        if isinstance(channel.mechanism, Distributed) and channel.mechanism.encoder.terms != self.manifest.sha256:
+            raise InvalidValueError(
+                f"expected an encoder of the manifest that clients are given, {self.manifest.sha256}, got one of "
+                f"{channel.mechanism.encoder.terms or 'none'}: nobody's keys would fit; make it with Manifest.encoder"
             )
         if rules.phases != PHASES or rules.deadline is None or rules.quorum < channel.least:
             raise InvalidValueError(
@@ -148,6 +162,8 @@ class Host:
         The verifier's own, with what the store remembers restored.
     scratch : Path
         Folder on a disk for the matrix of a round, 4 n d bytes, while it is judged; nothing in it outlives a process.
+    ledgers : Path
+        Folder of the privacy ledgers of masked runs, see `matl.coordinator.rounds.spending`; made when it is needed.
     clock : Clock
         Tells the time.
     steady : callable
@@ -156,6 +172,13 @@ class Host:
         Called whenever events were written to the store; it must not block.
     overrides : callable
         What operators decided about clients, as it is now.
+    identities : callable
+        Who is enrolled, by client id, as it is now.
+
+    Attributes
+    ----------
+    heard : Heard
+        Which of them were heard of lately.
     """
 
     store: Store
@@ -164,12 +187,37 @@ class Host:
     verifier: SignatureVerifier
     replays: ReplayCache
     scratch: Path
+    ledgers: Path
     clock: Clock = system_clock
     steady: Callable[[], float] = time.monotonic
     notify: Callable[[], None] = lambda: None
     overrides: Callable[[], Overrides] = Overrides
+    identities: Callable[[], Mapping[str, Identity]] = dict
+    heard: Heard = field(default_factory=Heard, init=False, repr=False)
     custody: Custody = field(default_factory=Custody, init=False, repr=False)
 
     def now(self) -> float:
         """Unix seconds."""
         return self.clock().timestamp()
+
+    def able(self, run: str, *, masked: bool) -> dict[str, bool]:
+        """The clients that may send updates for a run, and whether each was heard of lately."""
+        held = self.overrides()
+        return {
+            client: self.heard.lately(client)
+            for client, identity in self.identities().items()
+            if identity.revoked_at is None
+            and (identity.key.ed25519 is not None or not masked)
+            and held.of(client, run) is None
+        }
+
+    async def delete_blob(self, name: str) -> None:
+        """Delete a blob, unless the database is another process's by now, which may need it.
+
+        Raises
+        ------
+        ServiceError
+            ``"busy"``: it is; or the database or the blobs are out of reach.
+        """
+        await self.store.confirm()
+        await self.blobs.delete(name)

@@ -16,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from matl.coordinator.rounds.closing import decide, happened, signed, summary
+from matl.coordinator.rounds.drawing import draw
 from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest
 from matl.coordinator.rounds.judging import JUDGES, judge_here
 from matl.coordinator.rounds.machine import Closed, Failed, Reduced, Stopped, Ticked, open_round, step
@@ -108,11 +109,14 @@ class Rounds(Mirror):
         return None
 
     async def _open(self) -> None:
-        """Open the next round."""
+        """Open the next round. Who is invited to it is written down with it."""
         self._set_clock()
         now, rules = self._now(), self.plan.rules
         spec = replace(self.plan.workload.plan(self.state), deadline=rules.deadline, phases=rules.phases)
-        machine = open_round(rules, at=now)
+        able = self._host.able(self._row.id, masked=self.plan.masked)
+        key = self._host.keys.derived("draw")
+        drawn = draw(able, rules.invited, key, run=self._row.id, seed=self.plan.seed, number=spec.round)
+        machine = open_round(rules, at=now, selected=drawn)
         row = RoundRow(
             run=self._row.id,
             number=spec.round,
@@ -122,7 +126,12 @@ class Rounds(Mirror):
             opened_at=now,
         )
         told = self._event(
-            "round_opened", spec.round, target=rules.target, quorum=rules.quorum, deadline=rules.deadline
+            "round_opened",
+            spec.round,
+            target=rules.target,
+            quorum=rules.quorum,
+            deadline=rules.deadline,
+            invited=None if drawn is None else len(drawn),
         )
         await self._stored(self._host.store.open_round(row, [told]))
         self._remember(row, machine)

@@ -51,8 +51,9 @@ class Taking(Rounds):
         ------
         ServiceError
             It is refused. ``"unauthenticated"``: it is not known who sent it. ``"conflict"``: another update of the
-            client counts, or the round is over. ``"invalid"`` and ``"forbidden"``: it was signed by its client and
-            cannot be taken, and that was written down. ``"busy"``: it may be sent again later, as it is.
+            client counts, the round is over, or others were drawn for it. ``"invalid"`` and ``"forbidden"``: it was
+            signed by its client and cannot be taken, and that was written down. ``"busy"``: it may be sent again
+            later, as it is.
         """
         if head.run != self._row.id:
             raise refusal(Code.INVALID, f"the update is of run {head.run!r}, this is {self._row.id!r}", reason="run")
@@ -65,6 +66,7 @@ class Taking(Rounds):
         if forged is not None:
             raise _unauthenticated(forged)
         self._check_time(head)
+        self._check_selected(head.client_id)
         if (held := self._held(head)) is not None:
             raise await self._refused(head, held, Code.FORBIDDEN)
         if (rejection := envelope_refused(self.plan.workload, self.state, head)) is not None:
@@ -128,7 +130,7 @@ class Taking(Rounds):
                 if error.code == Code.BUSY:
                     custody.leave(name)
                 elif new or not await self._host.store.needs_blob(name):
-                    await custody.discard(name, blobs.delete)
+                    await custody.discard(name, self._host.delete_blob)
                 raise
             except BaseException:
                 custody.leave(name)
@@ -140,6 +142,7 @@ class Taking(Rounds):
             await self._refresh()
             if head.client_id not in self.machine.senders:
                 self._check_time(head)
+                self._check_selected(head.client_id)
                 if (held := self._held(head)) is not None:
                     raise refusal(Code.FORBIDDEN, held.reason, reason=held.code)
                 rejection = envelope_refused(self.plan.workload, self.state, head)  # the state may have moved on
@@ -265,6 +268,16 @@ class Taking(Rounds):
         when = f"when this is mended: {self._obstacle}" if self._obstacle else "soon"
         message = f"round {self.round.number} is over; round {coming} opens {when}; send the update again then"
         raise refusal(Code.BUSY, message, reason="between_rounds", retry_after=_SOON)
+
+    def _check_selected(self, client: str) -> None:
+        """Refuse who was not drawn for the open round. Nothing is held against a client that did not know."""
+        drawn = self.machine.selected
+        if drawn is not None and client not in drawn:
+            words = (
+                f"{client} is not among the {len(drawn)} clients that were drawn for round {self.round.number}; wait "
+                "for a round that says selected"
+            )
+            raise refusal(Code.CONFLICT, words, reason="not_selected")
 
     def _check_running(self) -> None:
         """Refuse what comes while the run takes nothing."""

@@ -234,7 +234,7 @@ def _manifest(source: Path, digest: str | None) -> tuple[dict[str, Any], str]:
         for name, size in manifest["blobs"].items():
             int(size), bytes.fromhex(name)
         str(manifest["schema"]), str(manifest["matl"])
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (OSError, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError) as error:
         raise StateError(f"{path} is not the manifest of a backup: {error!r:.200}") from error
     actual = hashlib.sha256(text).hexdigest()
     if digest is not None and actual != digest:

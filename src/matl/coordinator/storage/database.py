@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from matl.coordinator.storage.schema import counters
+from matl.coordinator.storage.fencing import Fence
 from matl.coordinator.storage.to_the_end import to_the_end
 from matl.coordinator.storage.unavailable import busy, unavailable
 from matl.errors import InvalidValueError, StateError
@@ -75,10 +75,16 @@ class Database:
     ----------
     writer, readers : AsyncEngine
         Where one connection writes, and where several read.
+
+    Attributes
+    ----------
+    fence : Fence
+        Keeps out who lost the database to another process.
     """
 
     def __init__(self, writer: AsyncEngine, readers: AsyncEngine) -> None:
         self.writer, self.readers = writer, readers
+        self.fence = Fence(self.read)
         self._queue: asyncio.Queue[_Job[Any, Any] | None] = asyncio.Queue()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
@@ -135,8 +141,8 @@ class Database:
         Raises
         ------
         ServiceError
-            ``"busy"``: the database is down, locked or full. If the connection was lost during the commit, what was
-            asked for may have been done.
+            ``"busy"``: the database is down, locked or full, or another process has taken it over. If the connection
+            was lost during the commit, what was asked for may have been done.
         StateError
             The database was closed.
         """
@@ -161,6 +167,7 @@ class Database:
             self._queue.put_nowait(None)
             await asyncio.wait([self._task])
             self._task = None
+        await self.fence.close()
         await self.writer.dispose()
         await self.readers.dispose()
 
@@ -193,7 +200,7 @@ class Database:
     async def _commit(self, jobs: list[_Job[Any, Any]]) -> None:
         try:
             async with self.writer.begin() as connection:
-                outcomes = await connection.run_sync(_perform, _grouped(jobs))
+                outcomes = await connection.run_sync(_perform, _grouped(jobs), self.fence)
         except Exception as error:  # noqa: BLE001 - every caller is told
             outcomes = [busy(error) if unavailable(error) else error] * len(jobs)
         for job, outcome in zip(jobs, outcomes, strict=True):
@@ -209,8 +216,8 @@ def _grouped(jobs: list[_Job[Any, Any]]) -> list[_Group]:
     return groups
 
 
-def _perform(connection: Connection, groups: list[_Group]) -> list[Any]:
-    connection.execute(sa.select(counters.c.value).where(counters.c.name == "events").with_for_update())
+def _perform(connection: Connection, groups: list[_Group], fence: Fence) -> list[Any]:
+    fence.lock(connection)
     if len(groups) == 1 and len(groups[0].jobs) == 1:  # the transaction itself is its savepoint
         return list(groups[0].kind(connection, [groups[0].jobs[0].what]))
     outcomes: list[Any] = []

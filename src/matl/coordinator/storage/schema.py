@@ -248,5 +248,7 @@ counters = sa.Table(
     METADATA,
     sa.Column("name", sa.Text, primary_key=True),
     sa.Column("value", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.Text),
 )
-"""One row, ``events``: the number of the last event. Whoever writes locks it first, so writers follow one another."""
+"""One row, ``events``: the number of the last event, and the token of the process that the database belongs to, see
+`matl.coordinator.storage.fencing.Fence`. Whoever writes locks it first, so writers follow one another."""

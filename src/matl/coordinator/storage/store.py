@@ -87,6 +87,26 @@ class Store(Reading):
             raise
         return cls(database)
 
+    async def take_over(self) -> None:
+        """Make the database this process's: to any other that did so before, its writes are refused from now on.
+
+        Raises
+        ------
+        ServiceError
+            ``"busy"``: the database is down, locked or full.
+        """
+        await self.database.fence.take(self.database.write)
+
+    async def confirm(self) -> None:
+        """Return if the database is still this process's, as what it remembers of it is of no use otherwise.
+
+        Raises
+        ------
+        ServiceError
+            ``"busy"``, with the reason ``"superseded"``: another process has taken it over; or it is out of reach.
+        """
+        await self.database.fence.confirm()
+
     async def close(self) -> None:
         """Finish what is being written, and let go of the database; a second time does nothing."""
         await self.database.close()

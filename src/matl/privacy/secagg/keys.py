@@ -45,7 +45,7 @@ __all__ = [
     "verified",
 ]
 
-PROTOCOL = b"matl-secagg/1"
+PROTOCOL = b"matl-secagg/2"  # since 2 a session has terms
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64

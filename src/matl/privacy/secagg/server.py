@@ -42,7 +42,7 @@ from matl.state import State
 
 __all__ = ["Aggregate", "Server"]
 
-_STATE_VERSION = 1
+_STATE_VERSION = 2  # since 2 a session has terms
 
 
 @dataclass(frozen=True, slots=True)

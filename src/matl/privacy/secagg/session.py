@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Set
 from dataclasses import dataclass, fields
 from enum import StrEnum
@@ -24,6 +25,7 @@ __all__ = ["Phase", "Registration", "Session"]
 
 _WIDTHS = (*range(2, 9), 16, 32)
 _MAX_WORDS = 1 << 30  # per client and round; longer vectors are several rounds
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PER_CLIENT = 320  # bytes that any message may spend on each client of the round, generously
 
 
@@ -60,6 +62,9 @@ class Session:
     min_survivors : int
         Fewest clients a sum may be over, the corrupt ones included; counted by every client itself. With h honest ones
         needed, say for their noise, it is h + ``corrupt``.
+    terms : str
+        SHA-256 (hex) of what every client that takes part has to have agreed to, such as the privacy manifest; ``""``
+        for nothing. It is a part of `digest`, so that nobody shares a sum with a client of other terms.
 
     Raises
     ------
@@ -80,11 +85,14 @@ class Session:
     corrupt: int = 0
     min_survivors: int
     group: str = ""
+    terms: str = ""
 
     def __post_init__(self) -> None:
         validate.whole(0, round=self.round, corrupt=self.corrupt)
         validate.whole(1, length=self.length)
         validate.whole(2 + self.corrupt, min_survivors=self.min_survivors)
+        if self.terms and not _SHA256.fullmatch(self.terms):
+            raise InvalidValueError(f"expected terms to be a SHA-256 in 64 hexadecimal digits, got {self.terms!r:.80}")
         if self.bits not in _WIDTHS:
             raise InvalidValueError(f"expected bits to be 2 to 8, 16 or 32, got bits={self.bits}")
         if self.length > _MAX_WORDS or self.min_survivors > MAX_CLIENTS:
@@ -238,5 +246,6 @@ def check_advertisement(session: Session, item: Advertisement, identities: Mappi
         raise ProtocolError(
             "signature",
             f"client {item.client_id!r} did not sign these keys for run {session.run!r}, round {session.round}, "
-            f"group {session.group!r}: they are forged or were replayed from another round",
+            f"group {session.group!r} and these terms: they are forged, were replayed from another round, or their "
+            "client agreed to another manifest",
         )
