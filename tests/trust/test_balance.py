@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from matl.trust.balance import TOLERATED, balanced, imbalance
+from matl.trust.balance import MOST, TOLERATED, balanced, imbalance
 
 CLASSES = 10
 
@@ -75,3 +75,15 @@ def test_a_cohort_that_lacks_a_class_is_no_error():
     taught[:, 0] = 1.0
     found = balanced(np.full(5, 0.2), taught, np.full(3, 1 / 3))
     np.testing.assert_allclose(found, 0.2)
+
+
+@pytest.mark.parametrize("rare", [1, 3, 10])
+def test_nobody_gets_more_than_four_times_its_share(rare):
+    """Also where nobody else teaches a class, and who does would be given all that is asked for of it."""
+    many = np.repeat([0, 1], [100 - rare, rare])
+    given = np.random.default_rng(rare).dirichlet(np.full(100, 5.0))
+    shares = balanced(given, np.eye(2)[many], np.array([0.5, 0.5]))
+    assert shares.sum() == pytest.approx(1.0)
+    assert shares.min() >= 0.0
+    assert (shares <= MOST * given + 1e-9).all()
+    assert shares[many == 1].sum() > 2.0 * given[many == 1].sum()

@@ -149,3 +149,11 @@ def test_one_silent_round_does_not_outweigh_a_loud_one():
     expected = Expectation.of(shown, about)
     silent = np.full((1, 5), -1e6)
     assert round_scores(silent, about[:1], expected)[0, LEVELS.index("norm")] == LEAST_SCORE
+
+
+def test_liars_that_are_known_and_quiet_do_not_keep_the_drift_from_being_seen():
+    honest, quiet = np.full((28, 4), 2.0), np.full((22, 4), -6.0)
+    scores, known = np.concatenate([honest, quiet]), np.arange(50) < 28
+    assert not drift(scores).any()
+    assert (drift(scores, known) == 2.0).all()
+    assert not drift(scores, np.arange(50) < 4).any()  # too few to say what is usual

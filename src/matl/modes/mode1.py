@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -55,7 +54,7 @@ from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 6
+_VERSION = 7
 _SKETCH_WIDTH = 512
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
@@ -63,6 +62,7 @@ _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.
 _FEW = 100.0  # samples
 _LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing
+_OUTWEIGHED = 0.5  # part of its share below which a verdict says that balance took the rest
 _TINY = 1e-12
 _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
@@ -250,7 +250,7 @@ class Mode1:
         # Who says nothing shows no conduct, be it good or bad.
         good = findings.good & (norms > _SILENT * np.median(seen.simulated.shadows.attribution.norms))
         book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, good)
-        book = _with_reasons(book, rows, findings.reasons())
+        book = _with_reasons(book, rows, findings)
         pogq = self._pogq(findings, yardstick)
         composite, standing = Standing.after(
             state["standing"],
@@ -341,8 +341,10 @@ class Mode1:
         own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
         scores = round_scores(own_figures, own, expected)
         told = heard(len(scores))
+        shadow_norm = float(np.median(shadows.attribution.norms))
+        witnesses = (book.suspicion[rows] == 0) & (clients.attribution.norms > _SILENT * shadow_norm)
         # A score that no drift could be taken from says nothing against a client in later rounds either.
-        book.scores[rows, -1] = np.where(told, scores - drift(scores), np.minimum(scores, 0.0))
+        book.scores[rows, -1] = np.where(told, scores - drift(scores, witnesses), np.minimum(scores, 0.0))
         levels = judge_levels(
             book.scores[rows].astype(np.float64),
             shadow_scores[: self.shadows].astype(np.float64),
@@ -376,7 +378,15 @@ class Mode1:
             agreement,
             copied,
             colluding,
-            campaign(clients.residuals, shadows.residuals, alien, agreement.alike, copied, self.campaign_bar),
+            campaign(
+                clients.residuals,
+                shadows.residuals,
+                alien,
+                agreement.alike,
+                copied,
+                self.campaign_bar,
+                witnesses & ~(np.nanmax(levels.evidence, axis=1) > 1.0),
+            ),
         )
         turns_of_shadows = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         mix = np.ascontiguousarray(shadow_mix, np.float32)
@@ -414,11 +424,13 @@ class Mode1:
         clipped = clients.norms > limit
         scale = np.where(clipped, limit / np.where(clipped, clients.norms, 1.0), 1.0)
         # With nobody left to believe the model stays where it is.
-        share = np.zeros(len(rows))
+        share, outweighed = np.zeros(len(rows)), np.ones(len(rows))
         if weights.sum() > 0:
             reach = np.linalg.norm(seen.simulated.atoms.honest, axis=1)
             usual_mix = seen.simulated.shadows.attribution.mix.mean(axis=0)
-            share = _balanced(weights / weights.sum(), clients.clean * scale[:, None], usual_mix, reach)
+            given = weights / weights.sum()
+            share = _balanced(given, clients.clean * scale[:, None], usual_mix, reach)
+            outweighed = np.divide(np.minimum(share, given), given, out=outweighed, where=given > 0)
         channels = {
             **findings.channels,
             "joint": findings.levels.joint,
@@ -429,7 +441,7 @@ class Mode1:
         verdicts = tuple(
             Verdict(
                 unit,
-                float(trust[i]),
+                float(trust[i] * outweighed[i]),
                 _status(bool(quarantined[i]), bool(suspected[i] or like[i]), bool(clipped[i])),
                 {name: float(values[i]) for name, values in channels.items() if not np.isnan(values[i])},
                 self._words(
@@ -438,6 +450,7 @@ class Mode1:
                     book.reasons[int(rows[i])],
                     int(like[i]),
                     (float(clients.norms[i]), limit),
+                    float(outweighed[i]),
                 ),
             )
             for i, unit in enumerate(cohort.ids)
@@ -449,7 +462,9 @@ class Mode1:
         }
         return Judgement(Rows(cohort.X).combine(share * scale), verdicts, diagnostics)
 
-    def _words(self, strongest: float, suspicion: float, last: str, like: int, norm: tuple[float, float]) -> str:
+    def _words(
+        self, strongest: float, suspicion: float, last: str, like: int, norm: tuple[float, float], outweighed: float
+    ) -> str:
         """The reason of a verdict; empty where the update counted as it came."""
         if strongest > 1.0:
             return last
@@ -459,6 +474,8 @@ class Mode1:
             return f"at {100 * strongest:.0f} % of the bar: it {last}"
         if like > 0:
             return f"counts once together with {like} other{'s' if like > 1 else ''} that moved as one with it"
+        if outweighed < _OUTWEIGHED:
+            return f"counts with {100 * outweighed:.0f} % of its share: what it teaches is taught too much together"
         return f"shortened from norm {norm[0]:.3g} to {norm[1]:.3g}" if norm[0] > norm[1] else ""
 
 
@@ -491,11 +508,11 @@ def _normalised(mix: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(mix / np.maximum(mix.sum(axis=1, keepdims=True), _TINY), np.float64)
 
 
-def _with_reasons(book: Book, rows: NDArray[np.intp], said: Sequence[str]) -> Book:
-    """The book with new reasons where something was said; it keeps the old ones of clients still in quarantine."""
+def _with_reasons(book: Book, rows: NDArray[np.intp], findings: Findings) -> Book:
+    """The book with the reasons of this round; of a client in quarantine it keeps why, unless it is convicted anew."""
     reasons = list(book.reasons)
-    for row, words in zip(rows, said, strict=True):
-        if words or book.suspicion[row] == 0:
+    for row, words, anew in zip(rows, findings.reasons(), findings.convicting(), strict=True):
+        if anew or book.suspicion[row] == 0 or not reasons[row]:
             reasons[row] = words
     return replace(book, reasons=tuple(reasons))
 

@@ -65,7 +65,7 @@ def balanced(shares: Float64, taught: Float64, reference: Float64) -> Float64:
     """Shares as close to the given ones as balance allows.
 
     Parameters are those of `imbalance`. Returns non-negative shares (m,) that sum to 1: the given ones where the
-    imbalance is tolerated. Otherwise those that minimise, over 0 <= a <= 4 shares,
+    imbalance is tolerated. Otherwise those that minimise, over sum a = 1 and 0 <= a <= 4 shares,
 
         m |a @ taught - reference|^2 / |reference|^2 + s |a - shares|^2
 
@@ -98,15 +98,31 @@ def balanced(shares: Float64, taught: Float64, reference: Float64) -> Float64:
 
 
 def _towards(shares: Float64, taught: Float64, reference: Float64, strength: float) -> Float64:
-    """Minimiser over 0 <= a <= `MOST` times the shares of the objective of `balanced`, scaled to sum to 1."""
+    """Minimiser of the objective of `balanced`."""
     m = len(shares)
     step = 1.0 / (m * float(np.linalg.eigvalsh(taught.T @ taught)[-1]) + strength)
     a = ahead = shares
     momentum = 1.0
     for _ in range(_STEPS):
         gradient = m * (taught @ (ahead @ taught - reference)) + strength * (ahead - shares)
-        following = np.clip(ahead - step * gradient, 0.0, MOST * shares)
+        following = _nearest(ahead - step * gradient, MOST * shares)
         next_momentum = (1.0 + np.sqrt(1.0 + 4.0 * momentum**2)) / 2.0
         ahead = following + (momentum - 1.0) / next_momentum * (following - a)
         a, momentum = following, next_momentum
-    return np.asarray(a / max(float(a.sum()), _TINY))
+    return a
+
+
+def _nearest(point: Float64, most: Float64) -> Float64:
+    """The nearest to a point, (m,), of all that sum to 1 and lie between 0 and ``most``, which sums to more.
+
+    That is the point less a number, clipped. As the number falls, a coordinate rises from where it passes the point's
+    to where it is ``most`` below, and the sum in between as fast as so many are rising.
+    """
+    turns = np.concatenate([point, point - most])
+    order = np.argsort(-turns, kind="stable")
+    turns = turns[order]
+    rising = np.cumsum(np.where(order < len(point), 1.0, -1.0))[:-1]
+    sums = np.concatenate([[0.0], np.cumsum(rising * -np.diff(turns))])
+    last = int(np.searchsorted(sums, 1.0)) - 1  # the turn before the sum is 1
+    number = turns[last] - (1.0 - sums[last]) / max(float(rising[last]), 1.0)
+    return np.asarray(np.clip(point - number, 0.0, most))

@@ -54,6 +54,7 @@ def campaign(
     alike: NDArray[np.bool_],
     copied: NDArray[np.bool_],
     bar: float,
+    witnesses: NDArray[np.bool_] | None = None,
 ) -> Campaign:
     """Compare what is left of each client with what is left of the others that look alien.
 
@@ -69,6 +70,8 @@ def campaign(
         Who is copied by those that it moves as one with; there is no evidence against them.
     bar : float
         Company, in spreads of the shadows, with which a client is at the bar that is at that of *alien*.
+    witnesses : bool array of shape (n,), optional
+        Whose company says how much is usual; all if not given (`matl.trust.levels.drift`).
 
     Notes
     -----
@@ -101,7 +104,7 @@ def campaign(
     together = each.sum(axis=0)
     shared, usual = _cosine(residuals, together - each), _cosine(shadows, together)
     scores = standardise(shared, usual)
-    company = np.maximum(scores - drift(scores[:, None])[0], 0.0) / bar
+    company = np.maximum(scores - drift(scores[:, None], witnesses)[0], 0.0) / bar
     evidence = np.sqrt(own * np.minimum(company, MOST_COMPANY))
     return Campaign(shared, float(np.quantile(usual, _UPPER)), np.where(copied, 0.0, evidence))
 

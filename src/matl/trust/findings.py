@@ -16,6 +16,7 @@ from matl.trust.reasons import (
     alien_reason,
     campaign_reason,
     collusion_reason,
+    earlier_reason,
     norm_reason,
     pair_reason,
     relabelling_reason,
@@ -32,6 +33,7 @@ GOOD = 0.05
 """Part of sign-flipped shadows that may show as little evidence as good conduct: the usual 5 % level."""
 
 _UPPER = 0.95
+_FIGURES_OF = {"relabelling": ("gain", "share"), "pair": ("pair",), "alien": ("alien",), "norm": ("log_norm",)}
 
 Float64 = NDArray[np.float64]
 
@@ -139,23 +141,41 @@ class Findings:
 
         Where no channel speaks up alone, but the levels do together, the two loudest of them.
         """
+        return [", and ".join(self._reason(channel, i) for channel in said) for i, said in enumerate(self._loudest)]
+
+    def convicting(self) -> NDArray[np.bool_]:
+        """Whose evidence is past the bar, and can be seen in this very round; (n,)."""
+        seen = [any(self._shows(channel, i) for channel in said) for i, said in enumerate(self._loudest)]
+        return np.asarray(seen, np.bool_) & (self.strongest > 1.0)
+
+    @cached_property
+    def _loudest(self) -> list[list[str]]:
+        """For each client the channels that there is a word to be said of."""
         names, told = list(self.channels), np.stack(list(self.channels.values()))
-        reasons = []
+        loudest = []
         for i, strongest in enumerate(self.strongest):
             ranked = np.argsort(-np.nan_to_num(told[:, i], nan=-np.inf), kind="stable")
             said = [names[index] for index in ranked[: 0 if strongest <= SUSPECT else 1]]
             if said and strongest > 1.0 >= told[ranked[0], i]:
                 said = [names[index] for index in ranked if names[index] in LEVELS][:2]
-            reasons.append(", and ".join(self._reason(channel, i) for channel in said))
-        return reasons
+            loudest.append(said)
+        return loudest
+
+    def _shows(self, channel: str, i: int) -> bool:
+        """Whether a channel's evidence is of this round too: levels remember those before."""
+        places = [FIGURES.index(figure) for figure in _FIGURES_OF.get(channel, ())]
+        return not places or bool((self.figures[i, places] > self.usual[i, places]).any())
 
     def _reason(self, channel: str, i: int) -> str:
         seen = dict(zip(FIGURES, self.figures[i].tolist(), strict=True))
         usual = dict(zip(FIGURES, self.usual[i].tolist(), strict=True))
         amounts = self.clients.attribution.relabelled[i]
+        if not self._shows(channel, i):
+            return earlier_reason(channel, float(self.channels[channel][i]))
         match channel:
             case "relabelling":
-                return relabelling_reason(seen["gain"], usual["gain"], seen["share"], amounts, self.pairs)
+                gain, share = ((seen[figure], usual[figure]) for figure in _FIGURES_OF[channel])
+                return relabelling_reason(gain, share, amounts, self.pairs)
             case "pair":
                 amount, limit = (math.exp(figure) - PAIR_OFFSET for figure in (seen["pair"], usual["pair"]))
                 return pair_reason(amount, limit, self.pairs[int(np.argmax(amounts))])

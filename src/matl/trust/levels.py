@@ -42,8 +42,8 @@ PAIR_OFFSET = 0.02
 """Part of a usual client's training below which it makes no difference how little of it is relabelled."""
 
 DRIFT_QUANTILE = 0.3
-"""Quantile of the cohort's scores that is held to be honest: with 45 % liars, all of them loud, it is the honest 55 %
-quantile, so that liars can lift the drift to about the honest median and no further."""
+"""Quantile of the witnesses' scores that is held to be honest: with 45 % liars, all of them loud and none of them found
+yet, it is the honest 55 % quantile, so that liars can lift the drift to about the honest median and no further."""
 
 LEAST_SCORE = -1.0
 """What a short update can say in a client's favour, in units of the shadows' spread. The logarithm of its norm has no
@@ -51,6 +51,8 @@ limit of its own, and one all-zero update would outweigh any number of enormous 
 
 DRIFT_COHORT = 10
 """Clients below which a quantile of theirs says nothing."""
+
+_LEAST_WITNESSES = DRIFT_COHORT // 2  # in a cohort of that many; most of ten are honest
 
 _FIRST_LOOK = 1.5  # one round alone is weak evidence: it has to be this much stronger
 _FAST = 1.25  # and a memory of two rounds is weaker than one of six
@@ -142,7 +144,7 @@ def round_scores(measured: Float64, about: Float64, expected: Expectation) -> Fl
     return np.stack([gain + share, pair, alien, np.maximum(log_norm, LEAST_SCORE)], axis=1)
 
 
-def drift(scores: Float64) -> Float64:
+def drift(scores: Float64, witnesses: NDArray[np.bool_] | None = None) -> Float64:
     """How much stranger than simulated clients most real ones look this round, per channel, (L,); never below 0.
 
     The model comes to fit what clients hold, and never the root: later in training, and the more they train, honest
@@ -152,15 +154,26 @@ def drift(scores: Float64) -> Float64:
     ----------
     scores : array of shape (n, L)
         `round_scores` of the clients of a round.
+    witnesses : bool array of shape (n,), optional
+        Whose scores say what is usual: all, if not given, or if they are fewer than half of `DRIFT_COHORT`. Liars that
+        are known as such do not belong to them: on a channel where what they do does not show they are the quietest of
+        all, and would have everybody else accused of what honest clients share.
 
     Examples
     --------
-    >>> honest, loud = np.linspace(0.6, 1.6, 11), np.full(9, 50.0)
+    >>> honest, loud, quiet = np.linspace(0.6, 1.6, 11), np.full(9, 50.0), np.full(9, -50.0)
     >>> drift(np.concatenate([honest, loud])[:, None]).round(2)
     array([1.17])
+    >>> (
+    ...     drift(np.concatenate([honest, quiet])[:, None]),
+    ...     drift(np.concatenate([honest, quiet])[:, None], np.arange(20) < 11),
+    ... )
+    (array([0.]), array([0.9]))
     """
     if len(scores) < DRIFT_COHORT:
         return np.zeros(scores.shape[1])
+    if witnesses is not None and witnesses.sum() >= _LEAST_WITNESSES:
+        scores = scores[witnesses]
     return np.asarray(np.maximum(np.quantile(scores, DRIFT_QUANTILE, axis=0), 0.0))
 
 

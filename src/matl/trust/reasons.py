@@ -11,6 +11,7 @@ __all__ = [
     "alien_reason",
     "campaign_reason",
     "collusion_reason",
+    "earlier_reason",
     "norm_reason",
     "pair_reason",
     "relabelling_reason",
@@ -18,23 +19,37 @@ __all__ = [
 ]
 
 
-def relabelling_reason(
-    gain: float, usual: float, share: float, amounts: NDArray[np.float64], pairs: NDArray[np.int64]
-) -> str:
-    """Relabelling gain of a client, what 95 % of shadows like it stay under, its share, and the amounts (P,) by pair
-    (P, 2).
+def earlier_reason(channel: str, evidence: float) -> str:
+    """A channel whose evidence, in units of its bar, is of earlier rounds: this one's figures are as honest ones are.
 
     Examples
     --------
-    >>> relabelling_reason(0.45, 0.06, 0.9, np.array([0.1, 3.0]), np.array([[0, 1], [4, 9]]))
-    'pushes against its own classes: false labels raise the cosine of its best explanation by 0.45 (95 % of simulated
-    honest clients stay under 0.06) and make up 90 % of it, most of all 4 taken for 9'
+    >>> earlier_reason("norm", 1.3)
+    'stood out in earlier rounds, not in this one: norm over its recent rounds is at 1.3 times the bar'
+    """
+    return (
+        f"stood out in earlier rounds, not in this one: {channel} over its recent rounds is at {evidence:.1f} times "
+        "the bar"
+    )
+
+
+def relabelling_reason(
+    gain: tuple[float, float], share: tuple[float, float], amounts: NDArray[np.float64], pairs: NDArray[np.int64]
+) -> str:
+    """Relabelling gain and share of a client, each with what 95 % of shadows like it stay under, and the amounts (P,)
+    by pair (P, 2).
+
+    Examples
+    --------
+    >>> relabelling_reason((0.45, 0.06), (0.9, 0.12), np.array([0.1, 3.0]), np.array([[0, 1], [4, 9]]))
+    'pushes against its own classes: false labels raise the cosine of its best explanation by 0.45 and make up 90 % of
+    it, most of all 4 taken for 9 (95 % of simulated honest clients stay under 0.06, and 12 %)'
     """
     worst = pairs[int(np.argmax(amounts))]
     return (
-        f"pushes against its own classes: false labels raise the cosine of its best explanation by {gain:.2f} "
-        f"(95 % of simulated honest clients stay under {usual:.2f}) and make up {100 * share:.0f} % of it, "
-        f"most of all {worst[0]} taken for {worst[1]}"
+        f"pushes against its own classes: false labels raise the cosine of its best explanation by {gain[0]:.2f} "
+        f"and make up {100 * share[0]:.0f} % of it, most of all {worst[0]} taken for {worst[1]} (95 % of simulated "
+        f"honest clients stay under {gain[1]:.2f}, and {100 * share[1]:.0f} %)"
     )
 
 

@@ -1,5 +1,6 @@
 """What the coordinator keeps, as records of plain data; how they lie in a database is for
-`matl.coordinator.storage.schema`."""
+`matl.coordinator.storage.schema`.
+"""
 
 from __future__ import annotations
 
