@@ -204,6 +204,7 @@ def run_with_ceiling(
     *,
     out: Path,
     ceiling: bool = True,
+    mark: tuple[str, str] | None = None,
     resume: bool = False,
     workers: int = 1,
     sink_for: SinkFor = _silent,
@@ -211,7 +212,8 @@ def run_with_ceiling(
 ) -> RunResult:
     """One run and, in a folder ``honest_only`` within it, the same federation without its malicious clients.
 
-    Parameters are those of `compare`; ``ceiling`` says whether to run the second.
+    Parameters are those of `compare`; ``ceiling`` says whether to run the second, and ``mark`` is the name and the
+    content of a file that says what the run belongs to, so that an interrupted one is gone on with as such.
     """
     if workers > 1:
         require_loky()  # before anything is written
@@ -222,6 +224,8 @@ def run_with_ceiling(
         if ceiling:  # before the run's own files: to a resume, the folder says that the ceiling is wanted
             open_new(out / CEILING)
         directory.create(simulation, to_toml(config))
+        if mark is not None:
+            write_atomic(out / mark[0], mark[1])
     ceiling_accuracy = None
     with _resumed_from(out):
         if ceiling:

@@ -10,7 +10,7 @@ from matl import validate
 from matl.errors import InvalidValueError
 from matl.simulation import RunConfig, load_config
 
-__all__ = ["CAMPAIGNS", "CSV_COLUMNS", "Campaign", "campaign", "progress_rows"]
+__all__ = ["CAMPAIGNS", "CSV_COLUMNS", "MARK", "Campaign", "campaign", "progress_rows"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,12 @@ class Campaign:
         """How many clients it runs with here."""
         return int(self.values["clients"])
 
-    @property
-    def reduced(self) -> str:
-        """What was reduced, in words; empty if nothing was."""
-        if self.clients == self.full_clients:
+    def reduced(self, clients: int) -> str:
+        """How many clients a run of it has of those it is meant for, in words; empty if it has all of them."""
+        if clients >= self.full_clients:
             return ""
-        return f"{self.clients} of {self.full_clients} nodes, to fit on one machine"
+        why = ", to fit on one machine" if clients == self.clients else ""
+        return f"{clients} of {self.full_clients} nodes{why}"
 
 
 _MNIST = {"dataset": "mnist", "clients": 100, "mode": "mode1", "rounds": 30, "local": {"epochs": 1}}
@@ -56,6 +56,9 @@ CAMPAIGNS: dict[int, Campaign] = {
     5: Campaign("CIFAR-10, 30 % send the opposite", {**_CIFAR, "attack": "sign_flip", "byzantine": 0.3}, 100),
 }
 """By number. An epoch is a round; a node is a client."""
+
+MARK = "campaign.toml"
+"""Says that a run is a campaign, and which."""
 
 CSV_COLUMNS = ("epoch", "active_nodes", "detected", "accuracy", "seconds", "average_seconds")
 """Columns of ``campaign.csv``."""

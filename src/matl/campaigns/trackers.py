@@ -158,7 +158,11 @@ def open_stores(trackers: Sequence[str], store: Path) -> None:
 
 
 def _figures(event: Event) -> dict[str, float]:
-    """What to log of an event, by name: the figures of a round that are defined."""
+    """What to log of an event, by name: figures of a round that are defined, or how long private encoding takes."""
+    if event.kind == "latency":
+        so_far, span = event.data["so_far"], event.data["span"]
+        clocks = ("wall_ns", "cpu_ns")
+        return {f"latency/{span}/{clock}/{name}": value for clock in clocks for name, value in so_far[clock].items()}
     if event.kind != "round_committed":
         return {}
     return {key: float(event.data[key]) for key in _FIGURES if event.data.get(key) is not None}

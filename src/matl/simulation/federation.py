@@ -13,7 +13,7 @@ from matl.learning.datasets import Dataset, Source, as_source
 from matl.learning.partition import PARTITIONS, FederatedData, Partition, split_federation
 from matl.simulation.randomness import stream
 
-__all__ = ["Population", "federate", "takes_alpha"]
+__all__ = ["Population", "federate", "malicious_count", "takes_alpha"]
 
 
 def federate(
@@ -81,6 +81,18 @@ def takes_alpha(spec: str | Mapping[str, Any]) -> bool:
     return "alpha" not in options and "alpha" in inspect.signature(PARTITIONS.get(options.get("name", ""))).parameters
 
 
+def malicious_count(byzantine: float, clients: int) -> int:
+    """How many of some clients are malicious: the share of them, rounded down.
+
+    Examples
+    --------
+    >>> malicious_count(0.45, 50), malicious_count(0.29, 100), malicious_count(0.2, 4)
+    (22, 29, 0)
+    """
+    # The product of a decimal fraction and a count may fall just short of a whole number (0.29 * 100).
+    return int(byzantine * clients + 1e-9)
+
+
 @dataclass(frozen=True)
 class Population:
     """The clients of a simulation.
@@ -101,8 +113,7 @@ class Population:
         """Let a random ``byzantine`` share of the clients, rounded down, be malicious."""
         validate.fraction(byzantine=byzantine)
         clients = len(data.clients)
-        # The product of a decimal fraction and a count may fall just short of a whole number (0.29 * 100).
-        count = int(byzantine * clients + 1e-9)
+        count = malicious_count(byzantine, clients)
         chosen = stream(seed, "malicious").choice(clients, size=count, replace=False)
         return cls(data, frozenset(int(index) for index in chosen))
 

@@ -20,7 +20,7 @@ from matl.registry import describe
 from matl.simulation import RunConfig, load_config
 from matl.simulation.config import NO_ORACLE, Spec, toml_value
 from matl.simulation.directory import refuse_other_kind
-from matl.simulation.federation import takes_alpha
+from matl.simulation.federation import malicious_count, takes_alpha
 from matl.state import digest
 
 __all__ = ["FILE", "NOBODY", "PRESETS", "Matrix", "read_matrix", "resume_matrix"]
@@ -34,6 +34,8 @@ NOBODY = "none"
 _PRESETS = files(__package__) / "presets"
 PRESETS = tuple(sorted(path.name.removesuffix(".toml") for path in _PRESETS.iterdir() if path.name.endswith(".toml")))
 """Matrices that come with MATL."""
+
+_WHOLE = 1e-6  # as near as this to a whole number of clients is one
 
 _AXES = ("attacks", "fractions", "alphas", "rules")
 _OWN = ("attack", "byzantine", "alpha", "mode", "aggregator", "seed")
@@ -122,6 +124,17 @@ class Matrix:
         return f"\u03b1 = {alpha:g}" if takes_alpha(partition) else in_words(partition)
 
     @property
+    def rounded(self) -> str:
+        """Which fractions are no whole number of clients, and how many clients they are, in words; perhaps empty."""
+        clients = self.cells[0].config.clients
+        told = [
+            f"{100 * fraction:g} % are {count} ({100 * count / clients:.3g} %)"
+            for fraction in sorted({fraction for _, fraction in self.rows})
+            if abs((count := malicious_count(fraction, clients)) - fraction * clients) > _WHOLE
+        ]
+        return f"Of {clients} clients {', '.join(told)}." if told else ""
+
+    @property
     def judges(self) -> dict[str, str]:
         """Digest of the constants of each rule, whatever data it judges by."""
         return {in_words(rule): _constants(rule) for rule in self.rules}
@@ -146,6 +159,11 @@ class Matrix:
             except MatlError as error:
                 problems[str(error)] = None
             else:
+                if fraction and not malicious_count(fraction, config.clients):
+                    problems[
+                        f"fractions: {fraction:g} of {config.clients} clients, rounded down, is nobody, and the row "
+                        f"would have no attack; take at least {1 / config.clients:.4g}, or more clients"
+                    ] = None
                 cells += [self._cell(config, rule, seed) for seed in self.seeds]
         if problems:
             raise ConfigError(self.name, list(problems))

@@ -79,6 +79,12 @@ class Results:
         """A figure's mean over the seeds."""
         return mean_interval(list(self.values(alpha, against, rule, key).values()))
 
+    def pooled(self, alpha: float, against: Against, rule: str, key: str) -> tuple[int, int]:
+        """Behind ``"tpr"`` or ``"fpr"``: how many malicious or honest clients of all seeds are counted, of how many."""
+        cells = [one for one in self.cells(alpha, against, rule) if one.get(key) is not None]
+        sizes = [one["malicious"] if key == "tpr" else one["clients"] - one["malicious"] for one in cells]
+        return sum(round(one[key] * size) for one, size in zip(cells, sizes, strict=True)), sum(sizes)
+
     def differences(self, alpha: float, first: tuple[Against, str], second: tuple[Against, str]) -> list[float]:
         """Accuracy of the first less that of the second, seed by seed; each is a row and a rule."""
         a, b = (self.values(alpha, against, rule, "accuracy") for against, rule in (first, second))

@@ -11,11 +11,15 @@ from matl.campaigns.matrix.design import NOBODY
 from matl.campaigns.matrix.published import Published
 from matl.campaigns.matrix.results import Against, Results, Worst
 from matl.campaigns.report.markup import UNDEFINED, plural
-from matl.campaigns.statistics import Interval, holm, mean_interval, t_test
+from matl.campaigns.statistics import Interval, binomial_interval, holm, mean_interval, t_test
 
 __all__ = ["Entry", "Grid", "attack_words", "markdown_grid", "not_applicable", "tables"]
 
 _PUBLISHED = "published (their models, data split and code)"
+_POOLED = (
+    "In brackets behind numbers of clients: the 95 % interval if all were independent (Clopper and Pearson); those of "
+    "one seed are not, so it is the least doubt there is."
+)
 _LEVEL = 0.05
 _WIDEST_MARGIN = 0.3  # of accuracy, that is shaded in full
 
@@ -67,7 +71,9 @@ class Grid:
 def tables(results: Results) -> list[Grid]:
     """All tables of a matrix, those of one topic after one another, each for every alpha."""
     makers = (_overview, _accuracy, _gaps, _margins, _detection, _worst_class, _minority, _success, _speed)
-    return [grid for make in makers for alpha in results.matrix.alphas for grid in make(results, alpha)]
+    grids = [grid for make in makers for alpha in results.matrix.alphas for grid in make(results, alpha)]
+    rounded = results.matrix.rounded
+    return [replace(grid, caption=f"{grid.caption} {rounded}".rstrip()) for grid in grids]
 
 
 def attack_words(against: Against) -> str:
@@ -126,7 +132,7 @@ def _overview(results: Results, alpha: float) -> Iterator[Grid]:
                 results, alpha, rule, worst, f"({plural(missing, 'row')} without a figure)" if missing else ""
             ),
             _percent(results.mean(alpha, quiet, rule, "accuracy")),
-            _percent(results.mean(alpha, quiet, rule, "fpr")),
+            _rate(results, alpha, quiet, rule, "fpr"),
             *(_worst_margin(results, alpha, judge, rule) for judge in results.judges),
         ]
         rows.append((rule, tuple(cells)))
@@ -141,7 +147,7 @@ def _overview(results: Results, alpha: float) -> Iterator[Grid]:
         "Worst case: the lowest mean accuracy over all attacks. Gap: that less the ceiling, the honest clients alone. "
         "Ahead: worst case of the judge less that of the rule, over the rows in which both ran. "
         "Percentages and points; means over seeds with 95 % confidence intervals, differences paired by seed. "
-        "* outside the judge's bound.",
+        f"{_POOLED} * outside the judge's bound.",
         (*header, *(f"{judge} ahead by" for judge in results.judges)),
         tuple(rows),
     )
@@ -233,7 +239,8 @@ def _detection(results: Results, alpha: float) -> Iterator[Grid]:
             "number over all seeds. Client-rounds: the same in every round, malicious ones where they attack. AUROC "
             "and TPR: over client-rounds, by the judge's own evidence. Rounds: until half of the malicious clients are "
             "caught; seeds in which they never are do not count, and how many do is told. Lost weight: of honest "
-            "clients that are not excluded. %, means over seeds with 95 % confidence intervals. * outside its bound.",
+            "clients that are not excluded, by verdicts alone. %, means over seeds with 95 % confidence intervals. "
+            f"{_POOLED} * outside its bound.",
             ("attack", *_DETECTION.values(), "rounds to detection", "lost weight"),
             tuple(rows),
         )
@@ -250,13 +257,12 @@ def _rate(results: Results, alpha: float, row: Against, judge: str, key: str) ->
 
 
 def _counts(results: Results, alpha: float, row: Against, rule: str, key: str) -> str:
-    """Clients over all seeds, behind a share of them."""
-    if key not in ("tpr", "fpr"):
+    """Clients over all seeds, behind a share of them, with the interval that as many independent ones would leave."""
+    found, total = results.pooled(alpha, row, rule, key) if key in ("tpr", "fpr") else (0, 0)
+    if not total:
         return ""
-    cells = [one for one in results.cells(alpha, row, rule) if one.get(key) is not None]
-    sizes = [one["malicious"] if key == "tpr" else one["clients"] - one["malicious"] for one in cells]
-    found = sum(round(one[key] * size) for one, size in zip(cells, sizes, strict=True))
-    return f"{found} of {sum(sizes)}"
+    low, high = binomial_interval(found, total)
+    return f"{found} of {total} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _seeds(results: Results, found: Interval | None) -> str:
