@@ -8,6 +8,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from importlib import metadata
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,17 @@ def test_something_else_in_place_of_a_package_is_refused(
     monkeypatch.syspath_prepend(str(tmp_path / "before"))
     with pytest.raises(InvalidValueError, match=r"measured_single of .* is imported from .*before"):
         digest()
+
+
+def test_a_package_that_is_compiled_beside_its_source_is_measured_with_both(dependency: Path) -> None:
+    """As mypyc makes them: Python loads the compiled one of the two."""
+    first = digest()
+    compiled = dependency / "measured_dep" / f"__init__{EXTENSION_SUFFIXES[0]}"
+    compiled.write_bytes(b"\x7fELF")
+    importlib.invalidate_caches()
+    with_it = digest()
+    compiled.write_bytes(b"\x7fELG")
+    assert len({first, with_it, digest()}) == 3
 
 
 def test_a_distribution_that_does_not_say_what_is_its_own_is_refused(dependency: Path) -> None:

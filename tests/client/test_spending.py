@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from fractions import Fraction
 
@@ -11,9 +13,11 @@ import pytest
 from matl.client.folder import ClientFolder
 from matl.client.spending import LEDGER, Spending
 from matl.errors import InvalidValueError, StateError, StorageError
+from matl.files import write_atomic
 from matl.journal import Head, read_journal
 from matl.privacy.certificate import Instance
 from matl.privacy.counter import TransmissionCounter
+from matl.privacy.ledger import PrivacyLedger
 from matl.privacy.manifest import Manifest
 from matl.privacy.table import skellam_table
 
@@ -85,6 +89,111 @@ def test_a_crash_before_the_count_costs_a_release_and_no_transmission(folder, sp
 
 
 @pytest.mark.parametrize("name", [SENT, LEDGER])
+def test_a_disk_that_was_full_does_not_end_the_count(folder, spending_of, monkeypatch, name):
+    spending = spending_of()
+    spending.charge(0, MANIFEST, b"first")
+    with monkeypatch.context() as patch:
+        written = []
+
+        def full(path, content):
+            written.append(path.name)
+            if path.name == f"{name}.head":
+                raise StorageError("the disk is full")
+            write_atomic(path, content)
+
+        patch.setattr("matl.journal.write_atomic", full)
+        with pytest.raises(StorageError, match="the disk is full"):
+            spending.charge(1, MANIFEST, b"second")
+        assert written[-1] == f"{name}.head"
+    spending.charge(2, MANIFEST, b"third")  # the same object, with room again
+    spending.charge(2, MANIFEST, b"third")
+    assert state(folder) == ([0, 1, 2], 3 if name == SENT else 2)
+    assert [folder.witness(each) for each in (LEDGER, SENT)] == [
+        read_journal(folder.path / each)[1] for each in (LEDGER, SENT)
+    ]
+
+
+@pytest.mark.parametrize("sent", [0, 2])
+def test_a_ledger_is_not_begun_where_something_was_sent(folder, spending_of, sent):
+    spending = spending_of()
+    spending.require(MANIFEST, new=True)
+    for number in range(sent):
+        spending.charge(number, MANIFEST, b"%d" % number)
+    spending.close()
+    for path in folder.path.glob(f"{LEDGER}*"):
+        path.unlink()
+    file = folder.path / "client.json"  # what it remembers is lost too
+    file.write_text(json.dumps({**json.loads(file.read_text()), "journals": {}}))
+    folder.close()
+    with ClientFolder(folder.path) as again:
+        spending = Spending(again, 9.0)
+        if sent:
+            for act in (
+                lambda: spending.require(OTHER, new=True),
+                lambda: spending.charge(9, MANIFEST, b"more"),
+            ):
+                with pytest.raises(StateError, match=r"privacy\.ledger is lost: .* counts 2 transmissions"):
+                    act()
+            assert not (folder.path / LEDGER).exists()
+        else:
+            spending.require(OTHER, new=True)
+        spending.close()
+
+
+def test_closing_waits_for_a_charge_and_nothing_is_opened_after_it(folder, spending_of, monkeypatch):
+    spending, charging, go_on = spending_of(), threading.Event(), threading.Event()
+    charge = PrivacyLedger.charge
+
+    def slow(*arguments, **keywords):
+        charging.set()
+        assert go_on.wait(10)
+        charge(*arguments, **keywords)
+
+    monkeypatch.setattr(PrivacyLedger, "charge", slow)
+    with ThreadPoolExecutor(2) as pool:
+        charged = pool.submit(spending.charge, 0, MANIFEST, b"first")
+        assert charging.wait(10)
+        closed = pool.submit(spending.close)
+        with pytest.raises(TimeoutError):
+            closed.result(0.1)
+        go_on.set()
+        charged.result(10)
+        closed.result(10)
+    assert state(folder) == ([0], 1)
+    for act in (lambda: spending.require(MANIFEST, new=False), lambda: spending.charge(1, MANIFEST, b"late")):
+        with pytest.raises(StateError, match="this client was closed"):
+            act()
+    spending.close()
+    assert state(folder) == ([0], 1)
+
+
+def test_threads_charge_one_after_the_other(folder, spending_of):
+    spending = spending_of()
+    with ThreadPoolExecutor(4) as pool:
+        rounds = range(8)
+        list(pool.map(lambda number: spending.charge(number, MANIFEST, b"%d" % number), rounds))
+        list(pool.map(lambda number: folder.take_part(f"run-{number}", number), rounds))
+    rounds, sent = state(folder)
+    assert (sorted(rounds), sent) == (list(range(8)), 8)
+    content = json.loads((folder.path / "client.json").read_text())
+    assert content["last_rounds"] == {f"run-{number}": number for number in range(8)}
+
+
+def test_what_cannot_be_written_is_not_remembered(folder, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "matl.client.folder.write_atomic", lambda *_: (_ for _ in ()).throw(StorageError("the disk is full"))
+        )
+        with pytest.raises(StorageError):
+            folder.remember({"x": Head(1, "ab")})
+        with pytest.raises(StorageError):
+            folder.pin_manifest("run", "ab")
+    assert (folder.witness("x"), dict(folder.manifests)) == (None, {})
+    folder.remember({"x": Head(1, "ab")})
+    assert json.loads((folder.path / "client.json").read_text())["journals"] == {"x": {"records": 1, "chain": "ab"}}
+
+
+@pytest.mark.parametrize("name", [SENT, LEDGER])
 @pytest.mark.parametrize("sent", [0, 2])
 @pytest.mark.parametrize("suffixes", [("", ".head"), ("",), (".head",)])
 def test_a_journal_that_is_lost_is_not_begun_anew(folder, spending_of, name, sent, suffixes):
@@ -125,6 +234,16 @@ def test_the_transmissions_of_a_manifest_end(folder, spending_of):
     for act in (lambda: spending.require(once, new=False), lambda: spending.charge(1, once, b"more")):
         with pytest.raises(StateError, match="alice has used all 1 transmissions"):
             act()
+
+
+def test_a_manifest_that_is_not_agreed_to_leaves_no_trace(folder, spending_of):
+    with pytest.raises(InvalidValueError, match="nothing was agreed to"):
+        spending_of(max_epsilon=6.5).require(MANIFEST, new=True)
+    assert not list(folder.path.glob("sent-*"))
+    assert folder.witness(SENT) is None
+    assert SENT not in (folder.path / "client.json").read_text()
+    spending_of(max_epsilon=WHOLE + 1e-6).require(MANIFEST, new=True)
+    assert folder.witness(SENT) == read_journal(folder.path / SENT)[1]
 
 
 def test_a_manifest_is_new_only_to_who_can_afford_all_of_it(spending_of):

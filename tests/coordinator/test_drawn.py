@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from tests.coordinator.service_kit import RUN, Kit, pieces, serving
+from tests.coordinator.service_kit import RUN, Kit, pieces, planner, serving
 
 from matl.errors import ServiceError
 from matl.protocol.envelope import LENGTH
@@ -89,6 +89,30 @@ def test_a_restart_draws_nobody_else(tmp_path):
             assert sum((await told(kit, [*NAMES, "late"])).values()) == 3
             events = [event for event in await kit.service.store.events(run=RUN) if event.kind == "round_opened"]
             assert [event.data["invited"] for event in events] == [3, 3]
+
+    asyncio.run(check())
+
+
+def test_a_plan_that_draws_nobody_any_more_waits_for_nobody_in_particular(tmp_path):
+    """It may have no deadline, and of those that were drawn before the restart one may have left."""
+
+    def everybody(run, settings):
+        return planner(
+            run, {name: value for name, value in settings.items() if name not in ("over_selection", "deadline")}
+        )
+
+    async def check():
+        kit = Kit(tmp_path)
+        async with kit.open():
+            await enrolled(kit)
+            await kit.start(**DRAWN)
+            _, others = split(await told(kit))
+        kit.changes["planner"] = everybody
+        async with kit.open():
+            assert set((await told(kit)).values()) == {None}
+            for name in others[:2]:
+                await kit.clients[name].send()
+            assert (await kit.ended(0)).accepted == 2
 
     asyncio.run(check())
 

@@ -13,7 +13,7 @@ from tests.network.masked_kit import ADMIN, INSTANCE, MANIFEST, NAMES, D, Kit, p
 
 from matl.coordinator.rounds.spending import RunLedger
 from matl.coordinator.service import Service, ServiceSettings
-from matl.errors import ProtocolError, ServiceError, StorageError
+from matl.errors import ProtocolError, ServiceError, StateError, StorageError
 from matl.journal import read_journal
 from matl.network.saving import put_back, save
 from matl.network.settings import NetworkSettings
@@ -205,6 +205,18 @@ def test_a_run_whose_ledger_was_lost_does_not_go_on(tmp_path, how):
             assert caught.value.reason == "broken_run"
 
     asyncio.run(check())
+
+
+def test_a_run_does_not_begin_with_a_ledger_of_another_or_of_another_delta(tmp_path):
+    RunLedger(tmp_path, "demo", MANIFEST).begin()
+    RunLedger(tmp_path, "demo", MANIFEST).begin()  # after a start that came no further
+    (tmp_path / "demo.ledger").rename(tmp_path / "other.ledger")
+    (tmp_path / "demo.ledger.head").rename(tmp_path / "other.ledger.head")
+    with pytest.raises(StateError, match="is the privacy ledger of run 'demo' at delta"):
+        RunLedger(tmp_path, "other", MANIFEST).begin()
+    (tmp_path / "demo.ledger").write_bytes(b"nonsense")
+    with pytest.raises(StateError):
+        RunLedger(tmp_path, "demo", MANIFEST).begin()
 
 
 def test_a_run_that_has_ended_can_be_looked_at_without_its_ledger(tmp_path):

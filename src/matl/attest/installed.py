@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -155,8 +155,9 @@ def distribution_digest(found: metadata.Distribution) -> str:
     for root in sorted({root for label in files if (root := _package(base, label.rpartition("/")[0]))}):
         for path in _walk(base / root):
             files.setdefault(path.relative_to(base).as_posix(), ("", path))
+    measured = {path.resolve() for _, path in files.values()}
     for name, path in _importable(base, files):
-        _check_imported(found.name, name, path)
+        _check_imported(found.name, name, path, measured)
     return _digest((label, said, path) for label, (said, path) in sorted(files.items()))
 
 
@@ -242,11 +243,12 @@ def _importable(base: Path, files: Iterable[str]) -> Iterator[tuple[str, Path]]:
             yield label.partition(".")[0], base / label
 
 
-def _check_imported(distribution: str, name: str, path: Path) -> None:
+def _check_imported(distribution: str, name: str, path: Path, measured: Collection[Path]) -> None:
+    """Refuse what is loaded from elsewhere. A compiled file of the distribution may stand in for its source."""
     loaded = getattr(sys.modules.get(name), "__file__", None)
     spec = None if loaded else find_spec(name)
     origin = loaded or (spec.origin if spec is not None else None)
-    if origin is None or Path(origin).resolve() != path.resolve():
+    if origin is None or Path(origin).resolve() not in measured:
         raise InvalidValueError(
             f"{name} of {distribution} is imported from {origin or 'nowhere'}, not from {path}; run in an environment "
             "of its own, without PYTHONPATH"

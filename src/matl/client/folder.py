@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ _VERSION = 1
 
 
 class ClientFolder:
-    """The folder of one client. One process at a time may use it.
+    """The folder of one client. One process at a time may use it, in several threads.
 
     ``key.pem`` is the client's identity: whoever has it is the client, and who loses it needs a new invitation.
     ``client.json`` holds no secrets. ``queue/`` holds updates that no coordinator has acknowledged, and ``models/``
@@ -67,6 +68,7 @@ class ClientFolder:
         if new:
             path.chmod(0o700)
         self._lock = _locked(path / "lock")
+        self._changing = threading.Lock()  # client.json, between what was read and what is written
         try:
             self._content = self._read()
             self.key = self._key(key)
@@ -97,11 +99,7 @@ class ClientFolder:
         ProtocolError
             ``"signer"``: it was another key before. A coordinator that changes it could deny what it said.
         """
-        known = self._content["receipts_keys"].get(run)
-        if known is None:
-            self._content["receipts_keys"][run] = receipts_key
-            self._write()
-        elif known != receipts_key:
+        if self._first("receipts_keys", run, receipts_key) != receipts_key:
             raise ProtocolError(
                 "signer",
                 f"the coordinator now signs receipts of run {run!r} with another key than before. If its operator "
@@ -116,11 +114,8 @@ class ClientFolder:
         ProtocolError
             ``"manifest"``: it was another one before. Constants that change prove nothing of what was sent.
         """
-        known = self._content["manifests"].get(run)
-        if known is None:
-            self._content["manifests"][run] = sha256
-            self._write()
-        elif known != sha256:
+        known = self._first("manifests", run, sha256)
+        if known != sha256:
             raise ProtocolError(
                 "manifest",
                 f"the coordinator now serves run {run!r} with the privacy manifest {sha256}, and this client agreed to "
@@ -140,10 +135,8 @@ class ClientFolder:
 
     def remember(self, heads: Mapping[str, Head]) -> None:
         """Remember how far journals in this folder have come, by the names of their files."""
-        known = {**self._content["journals"], **{name: head._asdict() for name, head in heads.items()}}
-        if known != self._content["journals"]:
-            self._content["journals"] = known
-            self._write()
+        with self._changing:
+            self._change("journals", {name: head._asdict() for name, head in heads.items()})
 
     def last_round(self, run: str) -> int:
         """The last masked round of a run that this client took part in; -1 for none."""
@@ -151,8 +144,23 @@ class ClientFolder:
 
     def take_part(self, run: str, number: int) -> None:
         """Write down that this client takes part in a masked round, before it says anything in it."""
-        self._content["last_rounds"][run] = number
-        self._write()
+        with self._changing:
+            self._change("last_rounds", {run: number})
+
+    def _first(self, part: str, run: str, value: str) -> str:
+        """What is remembered of a run: the value, if it is the first."""
+        with self._changing:
+            known: str | None = self._content[part].get(run)
+            if known is None:
+                self._change(part, {run: value})
+            return value if known is None else known
+
+    def _change(self, part: str, entries: Mapping[str, Any]) -> None:
+        """Remember entries of a part, unless they are there. What cannot be written is not remembered."""
+        content = {**self._content, part: {**self._content[part], **entries}}
+        if content != self._content:
+            self._write(content)
+            self._content = content
 
     def _read(self) -> dict[str, Any]:
         file = self.path / "client.json"
@@ -167,8 +175,8 @@ class ClientFolder:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StateError(f"{file} cannot be read: {error!r}; move it away to begin with a new name") from error
 
-    def _write(self) -> None:
-        write_atomic(self.path / "client.json", json.dumps(self._content, indent=1) + "\n")
+    def _write(self, content: Mapping[str, Any]) -> None:
+        write_atomic(self.path / "client.json", json.dumps(content, indent=1) + "\n")
 
     def _key(self, given: Path | SigningKey | None) -> SigningKey:
         if isinstance(given, SigningKey):
@@ -194,7 +202,7 @@ class ClientFolder:
         name = known or given or f"client-{fingerprint[:12]}"
         if known is None:
             self._content.update(client_id=name, key=fingerprint)
-            self._write()
+            self._write(self._content)
         return str(name)
 
 

@@ -250,8 +250,9 @@ class Mode1:
         norms = seen.clients.attribution.norms
         # Who says nothing shows no conduct, be it good or bad.
         good = findings.good & (norms > _SILENT * np.median(seen.simulated.shadows.attribution.norms))
-        book.suspicion[rows] = self.bank.after(book.suspicion[rows], findings.strongest, good)
-        book = _with_reasons(book, rows, findings)
+        before = book.suspicion[rows]
+        book.suspicion[rows] = self.bank.after(before, findings.strongest, good)
+        book = _with_reasons(book, rows, findings, before > 0)
         pogq = self._pogq(findings, yardstick)
         composite, standing = Standing.after(
             state["standing"],
@@ -512,11 +513,11 @@ def _normalised(mix: NDArray[np.floating]) -> NDArray[np.float64]:
     return np.asarray(mix / np.maximum(mix.sum(axis=1, keepdims=True), _TINY), np.float64)
 
 
-def _with_reasons(book: Book, rows: NDArray[np.intp], findings: Findings) -> Book:
-    """The book with the reasons of this round; of a client in quarantine it keeps why, unless it is convicted anew."""
-    reasons = list(book.reasons)
-    for row, words, anew in zip(rows, findings.reasons(), findings.convicting(), strict=True):
-        if anew or book.suspicion[row] == 0 or not reasons[row]:
+def _with_reasons(book: Book, rows: NDArray[np.intp], findings: Findings, before: NDArray[np.bool_]) -> Book:
+    """The book with the reasons of this round; who was and is in quarantine keeps why, unless it is convicted anew."""
+    reasons, waiting = list(book.reasons), before & (book.suspicion[rows] > 0)
+    for row, words, anew, old in zip(rows, findings.reasons(), findings.convicting(), waiting, strict=True):
+        if anew or not old:
             reasons[row] = words
     return replace(book, reasons=tuple(reasons))
 

@@ -43,7 +43,8 @@ PAIR_OFFSET = 0.02
 
 DRIFT_QUANTILE = 0.3
 """Quantile of the witnesses' scores that is held to be honest: with 45 % liars, all of them loud and none of them found
-yet, it is the honest 55 % quantile, so that liars can lift the drift to about the honest median and no further."""
+yet, it is the honest 55 % quantile, so that liars can lift the drift to about the honest median and no further, unless
+more honest clients than liars are under suspicion and no witnesses."""
 
 LEAST_SCORE = -1.0
 """What a short update can say in a client's favour, in units of the shadows' spread. The logarithm of its norm has no

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 
 __all__ = ["Heard", "draw"]
 
-_LATELY = 600.0  # seconds; a client that waits for a round asks several times a minute
+_LATELY = 600.0  # seconds; a client that waits for a round asks several times a minute, one that trains may not
 
 
 class Heard:
@@ -28,8 +28,8 @@ class Heard:
     >>> heard.lately("ann"), heard.lately("bob")
     (True, False)
     >>> now[0] = 601.0
-    >>> heard.lately("ann")
-    False
+    >>> heard.lately("ann"), heard.lately("ann", deadline=600.0)
+    (False, True)
     """
 
     def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
@@ -40,10 +40,13 @@ class Heard:
         """A client that is enrolled asked something."""
         self._at[client] = self._steady()
 
-    def lately(self, client: str) -> bool:
-        """Whether a client asked something within the last ten minutes."""
+    def lately(self, client: str, deadline: float | None = None) -> bool:
+        """Whether a client asked something within the last ten minutes, or within two rounds of ``deadline`` seconds.
+
+        One that trains for a whole round asks nothing meanwhile, and is not to be passed over for being slow.
+        """
         at = self._at.get(client)
-        return at is not None and self._steady() - at <= _LATELY
+        return at is not None and self._steady() - at <= max(_LATELY, 2 * (deadline or 0.0))
 
 
 def draw(

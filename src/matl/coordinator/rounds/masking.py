@@ -22,7 +22,7 @@ from matl.coordinator.rounds.series import ENDED
 from matl.coordinator.rounds.spending import RunLedger
 from matl.coordinator.rounds.taking import Taking
 from matl.coordinator.storage.rows import PhaseRow, RunRow, UpdateRow
-from matl.errors import AggregationAborted, ServiceError, StateError, StorageError
+from matl.errors import AggregationAborted, InvalidValueError, ServiceError, StateError, StorageError
 from matl.privacy.secagg import Phase, Server, Session
 from matl.protocol.envelope import Head
 from matl.protocol.messages import Acknowledgement
@@ -236,6 +236,8 @@ class Masking(Taking):
         except StorageError as error:
             words = f"the sum stays masked, as what it costs cannot be written down: {error}"
             raise refusal(Code.BUSY, words, reason="ledger", retry_after=5.0) from error
+        except (StateError, InvalidValueError) as error:  # it was lost, damaged or is another run's: no waiting helps
+            raise AggregationAborted(f"the sum stays masked, as what it costs cannot be counted: {error}") from error
 
     async def _server(self) -> Server:
         """The server of the open round: the one in memory, or made again of what is in the store."""

@@ -129,7 +129,7 @@ class Mirror:
             machine = Machine.of_dict(latest[0].machine)
             if latest[0].status is RoundStatus.OPEN and self.plan.masked:
                 # Messages are written one after another, each with the machine that it makes.
-                machine = replace(machine, rules=self._rules_of(machine))
+                machine = replace(machine, rules=self._rules_of(machine), selected=self._selected_of(machine))
             elif latest[0].status is RoundStatus.OPEN:
                 machine = self._recounted(machine, await store.updates(run, latest[0].number, accepted=True))
             self._remember(latest[0], machine)
@@ -139,6 +139,13 @@ class Mirror:
     def _rules_of(self, stored: Machine) -> Rules:
         """When an open round closes, as the plan has it now."""
         return replace(self.plan.rules, target=max(self.plan.rules.target, len(stored.received[0])))
+
+    def _selected_of(self, stored: Machine) -> tuple[str, ...] | None:
+        """Who was drawn for an open round; everybody may come where the plan draws nobody any more.
+
+        Such a plan may have no deadline, and the round would wait for ever for one that was drawn and has left.
+        """
+        return None if self.plan.rules.over_selection is None else stored.selected
 
     def _recounted(self, stored: Machine, accepted: Sequence[UpdateRow]) -> Machine:
         """The machine of an open round, with exactly the updates that are in the store.
@@ -151,7 +158,14 @@ class Mirror:
             began = max(began, self._machine.phase_began_at)
         # What was acknowledged counts, though the target may be less by now.
         rules = replace(self.plan.rules, target=max(self.plan.rules.target, len(accepted)))
-        machine = replace(stored, rules=rules, received=({},), closed_at=None, phase_began_at=began)
+        machine = replace(
+            stored,
+            rules=rules,
+            selected=self._selected_of(stored),
+            received=({},),
+            closed_at=None,
+            phase_began_at=began,
+        )
         for update in accepted:
             machine, _ = step(machine, Received(update.client, update.payload_sha256, began))
         return machine

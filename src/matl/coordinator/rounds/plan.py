@@ -200,11 +200,11 @@ class Host:
         """Unix seconds."""
         return self.clock().timestamp()
 
-    def able(self, run: str, *, masked: bool) -> dict[str, bool]:
+    def able(self, run: str, *, masked: bool, deadline: float | None = None) -> dict[str, bool]:
         """The clients that may send updates for a run, and whether each was heard of lately."""
         held = self.overrides()
         return {
-            client: self.heard.lately(client)
+            client: self.heard.lately(client, deadline)
             for client, identity in self.identities().items()
             if identity.revoked_at is None
             and (identity.key.ed25519 is not None or not masked)

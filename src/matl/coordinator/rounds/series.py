@@ -113,7 +113,7 @@ class Rounds(Mirror):
         self._set_clock()
         now, rules = self._now(), self.plan.rules
         spec = replace(self.plan.workload.plan(self.state), deadline=rules.deadline, phases=rules.phases)
-        able = self._host.able(self._row.id, masked=self.plan.masked)
+        able = self._host.able(self._row.id, masked=self.plan.masked, deadline=rules.deadline)
         key = self._host.keys.derived("draw")
         drawn = draw(able, rules.invited, key, run=self._row.id, seed=self.plan.seed, number=spec.round)
         machine = open_round(rules, at=now, selected=drawn)

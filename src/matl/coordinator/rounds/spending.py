@@ -42,12 +42,14 @@ class RunLedger:
         Raises
         ------
         StateError
-            A part of one is there.
+            A part of one is there, or one of another run or delta.
         StorageError
             It cannot be written.
         """
         make_directory(self.path.parent, private=True)
-        if not self.path.exists():
+        if self.path.exists():
+            self._open().close()
+        else:
             PrivacyLedger.create(self.path, self._run, delta=self._manifest.instance.delta).close()
 
     def resume(self) -> None:
@@ -65,7 +67,7 @@ class RunLedger:
                 f"the privacy ledger {self.path} is lost, and with it what clients of run {self._run!r} have spent: "
                 "put it back from a backup, or begin another run under another name"
             )
-        with PrivacyLedger.open(self.path) as ledger:
+        with self._open() as ledger:
             self._tell(ledger)
 
     def charge(self, number: int, clients: Collection[str], release: str) -> None:
@@ -88,10 +90,21 @@ class RunLedger:
             It cannot be written, and nothing may be released; it may be tried again.
         """
         name = self._manifest.sha256
-        with PrivacyLedger.open(self.path) as ledger:
+        with self._open() as ledger:
             ledger.declare(name, certified_curve(self._manifest.instance), manifest=name)
             ledger.charge(number, name, sorted(clients), release=release)
             self._tell(ledger)
+
+    def _open(self) -> PrivacyLedger:
+        ledger = PrivacyLedger.open(self.path)
+        wanted = (self._run, self._manifest.instance.delta)
+        if (found := (ledger.run, ledger.delta)) != wanted:
+            ledger.close()
+            raise StateError(
+                f"{self.path} is the privacy ledger of run {found[0]!r} at delta {float(found[1]):g}, expected "
+                f"{wanted[0]!r} at {float(wanted[1]):g}: begin this run under another name"
+            )
+        return ledger
 
     def _tell(self, ledger: PrivacyLedger) -> None:
         content = json.dumps(ledger.export(), indent=2, allow_nan=False) + "\n"
