@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -203,9 +202,7 @@ def byzfl_rules() -> Any:
     spec = importlib.util.find_spec("byzfl")
     if spec is None:
         sys.exit("benchmarks/aggregators.py compares with ByzFL, which is not installed; get it with `make venv-all`")
-    package = types.ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["byzfl"] = package
+    sys.modules["byzfl"] = importlib.util.module_from_spec(spec)
     return importlib.import_module("byzfl.aggregators")
 
 

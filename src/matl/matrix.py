@@ -167,10 +167,13 @@ class UpdateMatrix:
 
     def _gather(self, start: int, stop: int, columns: slice) -> Float32:
         parts = []
-        for shard, first in zip(self._shards, self._starts, strict=False):
-            low, high = max(start - int(first), 0), min(stop - int(first), len(shard))
-            if low < high:
-                parts.append(shard[low:high, columns])
+        at = max(int(np.searchsorted(self._starts, start, side="right")) - 1, 0)
+        while at < len(self._shards) and self._starts[at] < stop:
+            first = int(self._starts[at])
+            part = self._shards[at][max(start - first, 0) : stop - first, columns]
+            if len(part):
+                parts.append(part)
+            at += 1
         if not parts:
             return self._shards[0][:0, columns]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

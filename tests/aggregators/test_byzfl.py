@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-import types
 import warnings
 from itertools import combinations
 
@@ -39,9 +38,7 @@ MISSING = "compares with ByzFL, which is not installed; get it with `make venv-a
 torch = pytest.importorskip("torch", reason=MISSING)
 if "byzfl" not in sys.modules and (spec := importlib.util.find_spec("byzfl")) is not None:
     # The package imports all that its training needs, torchvision and seaborn among it. Its rules need none of that.
-    package = types.ModuleType("byzfl")
-    package.__path__ = list(spec.submodule_search_locations)
-    sys.modules["byzfl"] = package
+    sys.modules["byzfl"] = importlib.util.module_from_spec(spec)
 byzfl = pytest.importorskip("byzfl.aggregators", reason=MISSING)
 
 COUNT = 200

@@ -122,7 +122,8 @@ class RevokedList:
         """Read the file if it is another one than last time; when it was fetched."""
         with self.path.open("rb") as stream:
             found = os.fstat(stream.fileno())
-            stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+            # Who copies a file may keep its time of modification, but not that of its change.
+            stamp = (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)
             if stamp != self._stamp:
                 content = stream.read(MAX_LIST + 1)
                 if len(content) > MAX_LIST:
