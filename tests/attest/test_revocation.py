@@ -117,6 +117,8 @@ def test_what_cannot_be_known_is_not_believed(tmp_path: Path) -> None:
     refused("was fetched 7.0 days ago, at most 7 are allowed")
     put(path, crl(key, [1], until=NOW + timedelta(days=365)), now[0])
     assert 1 in revoked
+    put(path, crl(key, [1], until=NOW + timedelta(days=365)), now[0] + timedelta(days=2))
+    refused("dated 2.0 days ahead of this machine's clock")
     put(path, crl(p256(), []), now[0])
     refused("put a whole one in its place")
     put(path, b"", now[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import timedelta
 
 import numpy as np
@@ -79,6 +80,26 @@ def test_an_update_that_waited_too_long_is_signed_again(host, url, client_of):
 
     run(later, flush)
     assert len(host.accepted) == 1
+
+
+def test_what_was_acknowledged_is_known_though_what_comes_after_it_fails(host, url, client_of):
+    async def work(client):
+        first = await begin(client, host)
+        for target in (first, replace(first, spec=replace(first.spec, round=1))):
+            host.stumble("/updates", *[refused("busy") for _ in range(6)])
+            with pytest.raises(ServiceError):
+                await client.submit_gradient(PLUS_ONE, round=target)
+        assert client.waiting == 2
+        host.stumble_after("/updates", 2, *[refused("busy") for _ in range(6)])
+        with pytest.raises(ServiceError):
+            await client.flush()
+        assert client.waiting == 1
+        host.stumbles.clear()
+        sent = host.accepted[0, "alice"][0].payload_sha256
+        return sent, await client.verify_gradient(sent)
+
+    sent, receipt = run(client_of(url), work)
+    assert receipt.update_hash == sent
 
 
 def test_what_nobody_wants_any_more_is_dropped_with_a_word(host, url, client_of, caplog):

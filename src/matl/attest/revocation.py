@@ -30,6 +30,7 @@ DAYS = 7.0
 MAX_LIST = 16 << 20
 """Bytes of the longest list."""
 
+_AHEAD = 1.0  # days that clocks may differ by
 _VERSION_2 = 1
 _TIMES = (b"\x17", b"\x18")
 
@@ -106,6 +107,11 @@ class RevokedList:
                 ) from error  # fmt: skip
             now = self._clock()
             age = (now - self._fetched).total_seconds() / 86400
+            if age < -_AHEAD:
+                raise AttestationError(
+                    "expired", f"the list {self.path.name} of what is revoked is dated {-age:.1f} days ahead of this "
+                    "machine's clock, and would never be old; set the clock right, or fetch the list anew",
+                )  # fmt: skip
             if age > self._days:
                 raise AttestationError(
                     "expired", f"the list {self.path.name} of what is revoked was fetched {age:.1f} days ago, at most "

@@ -343,9 +343,13 @@ class AsyncMATLClient(Outcomes, TrainingLoop):
         ProtocolError
             Masked rounds were agreed to meanwhile, and one of them is not masked; they stay.
         """
-        acknowledged = await self._outbox.flush()
-        for each in acknowledged:
+        acknowledged: list[Acknowledgement] = []
+
+        def remember(each: Acknowledgement) -> None:
             self._remember(each)
+            acknowledged.append(each)
+
+        await self._outbox.flush(remember)
         return acknowledged
 
     def pass_over(self, round: Round) -> None:  # noqa: A002

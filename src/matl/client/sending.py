@@ -91,8 +91,13 @@ class Outbox:
                     retry_after=error.retry_after,
                 ) from error
 
-    async def flush(self) -> list[Acknowledgement]:
+    async def flush(self, acknowledged: Callable[[Acknowledgement], None]) -> None:
         """Send what is waiting, oldest first. What is refused for good is dropped, and the log says so.
+
+        Parameters
+        ----------
+        acknowledged : callable
+            Told of each as it is acknowledged; what comes after it may fail.
 
         Raises
         ------
@@ -101,18 +106,16 @@ class Outbox:
         ProtocolError
             One of them may no longer be sent in this way; it is kept.
         """
-        acknowledged = []
         async with self._turn:
             for waiting in list(self._queue):
                 self._still_allowed(waiting)
                 try:
-                    acknowledged.append(await self._deliver(waiting))
+                    acknowledged(await self._deliver(waiting))
                 except ServiceError as error:
                     if passing(error):
                         raise
                     kept = "; it is kept" if _kept(error) else "; it is dropped"
                     _LOG.warning("update for round %d of %s: %s%s", waiting.spec.round, waiting.spec.run, error, kept)
-        return acknowledged
 
     def _still_allowed(self, waiting: Waiting) -> None:
         try:
