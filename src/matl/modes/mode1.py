@@ -50,12 +50,13 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
+from matl.trust.spectral import FAR, LEAST_COHORT, OPENS, RECALL, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 7
+_VERSION = 8
 _SKETCH_WIDTH = 512
 _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
@@ -63,6 +64,7 @@ _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.
 _FEW = 100.0  # samples
 _LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing
+_NEAR = 0.25  # who stands nearer, and is in quarantine, is there for something else than what divides the cohort
 _OUTWEIGHED = 0.5  # part of its share below which a verdict says that balance took the rest
 _TINY = 1e-12
 _NO_OPINION = np.nan
@@ -86,12 +88,18 @@ _FIXED = [
         _LENIENT,
         ORIGINAL,
         MOST_COMPANY,
+        _NEAR,
+        FAR,
+        LEAST_COHORT,
+        RECALL,
+        *OPENS,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK),
 ]
 """Constants that are nobody's to set, but that a judgement depends on; a change of any other changes `_VERSION`."""
 _STATE = (
-    *("version", "size", "sizes", "sketch_seed", "shadow_scores", "shadow_mix", "shadow_past", "clients", "standing"),
+    *("version", "size", "sizes", "sketch_seed", "shadow_scores", "shadow_mix", "shadow_past", "divided"),
+    *("clients", "standing"),
 )
 
 
@@ -109,12 +117,16 @@ class _Seen:
 
 @dataclass(frozen=True, slots=True)
 class _Yardstick:
-    """What is remembered of the shadows after a round, and their turn evidence (M,) in it."""
+    """What is remembered of the shadows after a round, and their turn evidence (M,) in it.
+
+    Also how divided the cohort was beside them, as a faded logarithm.
+    """
 
     scores: Float32
     mix: Float32
     past: Float32
     turn: NDArray[np.float64]
+    divided: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Mode1:
     """Shadow-calibrated attribution, for a validator that owns clean root data; up to 45 % malicious units.
 
     Every round the validator simulates honest clients ("shadows") on its root data and measures clients and shadows
-    alike. Seven channels look for evidence, each stated in units of its own bar: 1 is where honest behaviour ends.
+    alike. Eight channels look for evidence, each stated in units of its own bar: 1 is where honest behaviour ends.
 
     - *relabelling*: the update needs training under false labels to be explained (`matl.trust.attribution`);
     - *pair*: one class in particular is trained under one false label;
@@ -131,7 +143,8 @@ class Mode1:
     - *turn*: it turned against the client's own past (`matl.trust.consistency`);
     - *collusion*: it agrees with others in what its classes do not explain (`matl.trust.collusion`);
     - *campaign*: it looks alien, less than its own bar would have it, and in the same way as others that do
-      (`matl.trust.campaign`).
+      (`matl.trust.campaign`);
+    - *spectral*: it is far off in the direction that divides the cohort (`matl.trust.spectral`).
 
     The shadows' own updates sent backwards tell how much evidence a sign flip would show this round. Conduct is *good*
     if it stays under what 95 % of them show; where it reaches their median, the first four channels count together
@@ -172,9 +185,9 @@ class Mode1:
     Notes
     -----
     All other constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their
-    rate is measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and
-    triggers that the root never shows and a client hardly teaches. Cost per round: K^2 passes over a fold of the root,
-    M local trainings, and O(n d K^2 + n^2 k) for sketches of k numbers.
+    rate is measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and,
+    in small cohorts, triggers that the root never shows and a client hardly teaches. Cost per round: K^2 passes over a
+    fold of the root, M local trainings, and O(n d K^2 + n^2 k + k^3) for sketches of k numbers.
     """
 
     oracle: Oracle
@@ -211,6 +224,7 @@ class Mode1:
             "turn",
             "collusion",
             "campaign",
+            "spectral",
             "strongest",
             "pogq",
             *COMPONENTS,
@@ -229,6 +243,7 @@ class Mode1:
             "shadow_scores": np.full((2 * self.shadows, WINDOW, len(LEVELS)), np.nan, np.float32),
             "shadow_mix": np.zeros((2 * self.shadows, self.oracle.num_classes), np.float32),
             "shadow_past": np.zeros((self.shadows, FOLDS, _SKETCH_WIDTH), np.float32),
+            "divided": 0.0,
             "clients": Book.empty(len(LEVELS), self.oracle.num_classes, _SKETCH_WIDTH).as_state(),
             "standing": Standing.init(self.shadows, self.oracle.num_classes, _SKETCH_WIDTH),
         }
@@ -280,6 +295,7 @@ class Mode1:
             "shadow_scores": yardstick.scores,
             "shadow_mix": yardstick.mix,
             "shadow_past": yardstick.past,
+            "divided": yardstick.divided,
             "clients": book.closed().as_state(),
             "standing": standing,
         }
@@ -370,7 +386,16 @@ class Mode1:
         # on as before and they came to it.
         copied = originals(agreement.alike, turned)
         colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
-        alien = levels.evidence[:, LEVELS.index("alien")]
+        named = dict(zip(LEVELS, levels.evidence.T, strict=True))
+        # Whoever is accused of something else is left out, or that would be what divides the cohort.
+        otherwise = np.fmax.reduce([named["relabelling"], named["pair"], named["norm"], turns, colluding])
+        stood = book.stood[rows]
+        waits = (book.suspicion[rows] > 0) & (stood < _NEAR)
+        counts = (otherwise <= 1.0) & ~waits & (clients.attribution.norms > _SILENT * shadow_norm)
+        division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), stood)
+        divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
+        place = opened(float(np.exp(divided))) * np.where(counts, np.nan_to_num(division.place), 0.0)
+        book.stood[rows] = RECALL * stood + (1.0 - RECALL) * place
         findings = Findings(
             clients,
             seen.simulated.atoms.pairs,
@@ -386,16 +411,18 @@ class Mode1:
             campaign(
                 clients.residuals,
                 shadows.residuals,
-                alien,
+                named["alien"],
                 agreement.alike,
                 copied,
                 self.campaign_bar,
                 witnesses & ~(np.nanmax(levels.evidence, axis=1) > 1.0),
             ),
+            division,
+            np.where(copied, 0.0, np.where(np.isnan(division.shared), _NO_OPINION, book.stood[rows])),
         )
         turns_of_shadows = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         mix = np.ascontiguousarray(shadow_mix, np.float32)
-        return findings, _Yardstick(shadow_scores, mix, shadow_past, turns_of_shadows)
+        return findings, _Yardstick(shadow_scores, mix, shadow_past, turns_of_shadows, divided)
 
     def _pogq(self, findings: Findings, yardstick: _Yardstick) -> NDArray[np.float64]:
         """Probability (n,) that a shadow shows at least as much evidence over the same rounds."""

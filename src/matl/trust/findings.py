@@ -20,8 +20,10 @@ from matl.trust.reasons import (
     norm_reason,
     pair_reason,
     relabelling_reason,
+    spectral_reason,
     turn_reason,
 )
+from matl.trust.spectral import Division
 from matl.trust.view import View
 
 __all__ = ["GOOD", "SUSPECT", "Agreement", "Findings"]
@@ -100,6 +102,10 @@ class Findings:
         Collusion evidence.
     campaign : Campaign
         What each has in common with those that look alien, and campaign evidence.
+    division : Division
+        How the cohort divides.
+    spectral : float64 array of shape (n,)
+        Spectral evidence.
     """
 
     clients: View
@@ -114,12 +120,20 @@ class Findings:
     copied: NDArray[np.bool_]
     collusion: Float64
     campaign: Campaign
+    division: Division
+    spectral: Float64
 
     @cached_property
     def channels(self) -> dict[str, Float64]:
         """Evidence of each channel in units of its bar."""
         named = {name: self.levels.evidence[:, index] for index, name in enumerate(LEVELS)}
-        return {**named, "turn": self.turn, "collusion": self.collusion, "campaign": self.campaign.evidence}
+        return {
+            **named,
+            "turn": self.turn,
+            "collusion": self.collusion,
+            "campaign": self.campaign.evidence,
+            "spectral": self.spectral,
+        }
 
     @cached_property
     def strongest(self) -> Float64:
@@ -129,7 +143,8 @@ class Findings:
         """
         like_flipped = self.levels.joint >= np.median(self.levels.flipped, axis=1)
         levels = np.where(like_flipped, self.levels.joint, np.nanmax(self.levels.evidence, axis=1))
-        return np.asarray(np.nanmax(np.stack([levels, self.turn, self.collusion, self.campaign.evidence]), axis=0))
+        others = [evidence for channel, evidence in self.channels.items() if channel not in LEVELS]
+        return np.asarray(np.nanmax(np.stack([levels, *others]), axis=0))
 
     @property
     def good(self) -> NDArray[np.bool_]:
@@ -187,5 +202,8 @@ class Findings:
                 return turn_reason(float(self.turned[i]), self.usual_turn)
             case "collusion":
                 return collusion_reason(float(self.agreement.mean[i]), self.agreement.bar)
+            case "spectral":
+                far = int((self.division.place > 1.0).sum())
+                return spectral_reason(float(self.division.shared[i]), self.division.near, far)
             case _:
                 return campaign_reason(float(self.campaign.shared[i]), self.campaign.usual)

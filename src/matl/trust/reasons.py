@@ -139,3 +139,18 @@ def campaign_reason(shared: float, usual: float) -> str:
         f"looks like no training on these classes, and so do others in the same way: cosine {shared:.2f} to what they "
         f"have in common (95 % of simulated honest clients stay under {usual:.2f})"
     )
+
+
+def spectral_reason(shared: float, near: float, far: int) -> str:
+    """Cosine to what divides the cohort, of a client and of the middle of the near part, and how many are far off.
+
+    Examples
+    --------
+    >>> spectral_reason(0.79, 0.03, 22)
+    'trains what its classes do not explain and simulated honest clients do not know, as 22 in all do: cosine 0.79 to
+    what they have in common, where the rest of the cohort has 0.03'
+    """
+    return (
+        f"trains what its classes do not explain and simulated honest clients do not know, as {far} in all do: cosine "
+        f"{shared:.2f} to what they have in common, where the rest of the cohort has {near:.2f}"
+    )

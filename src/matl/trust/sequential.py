@@ -92,6 +92,8 @@ class Book(ClientTable):
         How many directions each of those holds.
     agreement : float64 array of shape (N,)
         Collusion evidence of the last round the client came to; 0 before.
+    stood : float64 array of shape (N,)
+        Where the client stood in divided cohorts, faded (`matl.trust.spectral`); 0 before.
     suspicion : float64 array of shape (N,)
         Balance of the `Bank`.
     reasons : tuple of str
@@ -103,6 +105,7 @@ class Book(ClientTable):
     past: Float32 = column(0.0)
     seen: NDArray[np.int64] = column(0)
     agreement: NDArray[np.float64] = column(0.0)
+    stood: NDArray[np.float64] = column(0.0)
     suspicion: NDArray[np.float64] = column(0.0)
     reasons: tuple[str, ...] = column("")
 
@@ -115,6 +118,7 @@ class Book(ClientTable):
             np.empty((0, classes), np.float32),
             np.empty((0, FOLDS, width), np.float32),
             np.empty((0, FOLDS), np.int64),
+            np.empty(0),
             np.empty(0),
             np.empty(0),
             (),

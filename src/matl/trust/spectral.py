@@ -1,0 +1,187 @@
+"""Spectral evidence: a direction that divides the cohort, that classes do not explain, and that shadows do not know.
+
+Clients that hide one and the same trigger in a few of their samples look honest one by one. What they have in common
+is a direction in which the cohort falls into two parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from matl.trust.view import View
+
+__all__ = ["FAR", "LEAST_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
+
+OPENS = (1.9, 2.4)
+"""How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
+evidence, from the second on it is in full. Without attack it stayed below 2.0 (label skew .1, seeds 0-9, 30 rounds)."""
+
+FAR = 0.65
+"""Part of the way from the middle of the near part to that of the far one where honest behaviour ends."""
+
+LEAST_COHORT = 40
+"""Clients below which a cohort is not divided; four times the classes if that is more. With 28 the few that share a
+class made honest cohorts look as divided as liars do."""
+
+RECALL = 0.5
+"""Part of what was that is left after a round, of how clear the division is and of where in it a client stands."""
+
+_FARTHEST = 2.0  # more makes no difference
+_LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
+_KNOWN = 1.0  # a client this far on the far side was accused of it, and stays on that side
+_MOST_ACCUSED = 0.5  # a judge that finds the larger part far off has the wrong end of it
+_MAJORITY = 0.25  # how much it counts for a part to be the larger one, beside where shadows stand
+_BOUNDS = (0.1, 10.0)  # of what a single round can say
+_RIDGE = 0.02  # of the weight of a class in a cohort that has all classes alike
+_TINY = 1e-12
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Division:
+    """How a cohort of n clients divides.
+
+    Parameters
+    ----------
+    shared : float64 array of shape (n,)
+        Cosine of what the classes leave of each client to what divides all others; the far part has the larger ones.
+        NaN for no opinion.
+    near, far : float
+        Middle of either part.
+    strength : float
+        How clearly the cohort is divided, in units of the shadows; 1 where there is no opinion.
+    """
+
+    shared: Float64
+    near: float
+    far: float
+    strength: float
+
+    @property
+    def place(self) -> Float64:
+        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends."""
+        way = (self.shared - self.near) / max(self.far - self.near, _TINY)
+        return np.asarray(np.clip(way / FAR, 0.0, _FARTHEST))
+
+
+def opened(clearness: float) -> float:
+    """How much of a division counts as evidence, in [0, 1], if it is that clear; see `OPENS`.
+
+    Examples
+    --------
+    >>> opened(1.5), opened(2.15), opened(3.0)
+    (0.0, 0.5, 1.0)
+    """
+    return float(np.clip(round((clearness - OPENS[0]) / (OPENS[1] - OPENS[0]), 9), 0.0, 1.0))
+
+
+def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Division:
+    """Look for the direction that divides a cohort.
+
+    Parameters
+    ----------
+    clients, shadows : View
+        What is seen of n clients and M shadows.
+    weights : float64 array of shape (n,)
+        How much each counts; 0 for those that are known to lie in another way, whose lie would be what divides.
+    stood : float64 array of shape (n,)
+        Where each stood before, as `Division.place`, faded.
+
+    Notes
+    -----
+    With directions u_i and ``m_i``, label mix and its concentration ``sum mix^2`` (`matl.trust.attribution`), class
+    directions ``D`` are fitted to the cohort by weighted ridge regression ``u_i = m_i D``, in which a client counts
+    ``max(1 - stood_i, 0)`` times: those on the far side do not say what classes look like. Residuals are normalised,
+    ``r_i = (u_i - m_i D) / |...|``; their first principal axis is what divides, and
+    ``shared_i = cos(r_i, sum_{j != i} w_j a_j r_j)`` with a the positions on it: no client is compared with itself.
+    The best split of these numbers into two gives the parts.
+
+    *Strength* is ``mean(t^2) (sum t^2)^2 / (n sum t^4)`` with t the same cosines of a fit that counts all alike: how
+    much, times how many have a part in it; divided by that of the shadows, and kept within [0.1, 10].
+
+    Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one;
+    once clients were accused, the one that they are on. If most of the cohort would be accused nobody is.
+
+    After the spectral signatures of Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, which
+    look for poisoned samples among those of a class. Cost O(k^2 (n + k) + M^3) for sketches of k numbers.
+    """
+    n, classes = clients.attribution.mix.shape
+    believed = weights * np.maximum(1.0 - stood, 0.0)
+    enough = (weights > 0).sum() >= max(LEAST_COHORT, 4 * classes)
+    if not enough or (believed > 0).sum() < max(_LEAST_BELIEVED, 2 * classes):
+        return Division(np.full(n, np.nan), 0.0, 0.0, 1.0)
+    ours, usual = _strength(clients, weights), _strength(shadows, np.ones(len(shadows.directions)))
+    taught = _taught(clients, believed)
+    axis, shared = _divided(_left(clients, taught), weights)
+    near, far, share = _parts(shared[weights > 0], weights[weights > 0])
+    accused = weights * (stood > _KNOWN)
+    if accused.any():
+        turned = np.average(shared, weights=accused) < np.average(shared, weights=believed)
+    else:
+        stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
+        turned = stand - np.average(shared, weights=weights) + _MAJORITY * (share - 0.5) > 0
+    if turned:
+        shared, near, far = -shared, -far, -near
+    found = Division(shared, near, far, float(np.clip(ours / max(usual, _TINY), *_BOUNDS)))
+    most = weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum()
+    return Division(shared, near, far, 1.0) if most else found
+
+
+def _about(view: View) -> Float64:
+    """Label mixes and their concentration, (n, K + 1): who holds one class goes further than half of who holds two."""
+    mix = view.attribution.mix
+    return np.column_stack([mix, np.square(mix).sum(axis=1)])
+
+
+def _taught(view: View, weights: Float64) -> Float64:
+    """What each class teaches, (K, k), as those see it who count."""
+    about = _about(view)
+    weighted = about * weights[:, None]
+    classes = about.shape[1] - 1
+    gram = weighted.T @ about + _RIDGE * weights.sum() / classes * np.eye(classes + 1)
+    return np.asarray(np.linalg.solve(gram, weighted.T @ view.directions.astype(np.float64)))
+
+
+def _left(view: View, taught: Float64) -> Float64:
+    """What classes do not explain of each, (n, k), rows normalised."""
+    left = view.directions - _about(view) @ taught
+    return np.asarray(left / (np.linalg.norm(left, axis=1, keepdims=True) + _TINY))
+
+
+def _flattest(mix: Float64) -> NDArray[np.bool_]:
+    """The half of the shadows whose mixes are flattest, (M,)."""
+    skew = np.square(mix).sum(axis=1)
+    return np.asarray(skew <= np.median(skew))
+
+
+def _divided(rows: Float64, weights: Float64) -> tuple[Float64, Float64]:
+    """First principal axis (k,) of weighted rows (n, k), and the cosine (n,) of each row to it without that row."""
+    weighted = np.sqrt(weights)[:, None] * rows
+    if len(rows) < rows.shape[1]:
+        axis = weighted.T @ np.linalg.eigh(weighted @ weighted.T)[1][:, -1]
+    else:
+        axis = np.linalg.eigh(weighted.T @ weighted)[1][:, -1]
+    axis = axis / (np.linalg.norm(axis) + _TINY)
+    each = (weights * (rows @ axis))[:, None] * rows
+    rest = each.sum(axis=0) - each
+    return axis, np.asarray((rows * rest).sum(axis=1) / (np.linalg.norm(rest, axis=1) + _TINY))
+
+
+def _strength(view: View, weights: Float64) -> float:
+    """How much those that count share, times the part of them that has a part in it; all say what classes look like."""
+    shared = _divided(_left(view, _taught(view, weights)), weights)[1]
+    square = weights * shared**2
+    return float(square.sum() ** 3 / (weights.sum() ** 2 * (weights * shared**4).sum() + _TINY))
+
+
+def _parts(values: Float64, weights: Float64) -> tuple[float, float, float]:
+    """The best split of a line: the mean of the lower part, that of the upper, and the upper part's share of weight."""
+    order = np.argsort(values, kind="stable")
+    mass, sums = np.cumsum(weights[order]), np.cumsum((values * weights)[order])
+    lower, upper = sums[:-1] / mass[:-1], (sums[-1] - sums[:-1]) / np.maximum(mass[-1] - mass[:-1], _TINY)
+    at = int(np.argmax(mass[:-1] * (mass[-1] - mass[:-1]) * (upper - lower) ** 2))
+    return float(lower[at]), float(upper[at]), float(1.0 - mass[at] / mass[-1])
