@@ -60,7 +60,7 @@ bench-judging-memory: $(VENV)/.run ## Measure the memory that judging 200 update
 bench-codec: $(VENV)/.all ## Measure bits, error and speed of private updates beside what else could be sent; takes minutes
 	@$(BIN)/python benchmarks/codec.py $(ARGS)
 
-bench-private-training: $(VENV)/.run ## Train under differential privacy, ours beside central noise and none; takes an hour
+bench-private-training: $(VENV)/.run ## Train under differential privacy, ours beside central noise and none; a quarter of an hour
 	@$(BIN)/python benchmarks/private_training.py $(ARGS)
 
 bench-private-attack: $(VENV)/.run ## Attack private sums, of all clients and of random groups, and measure what survives; half an hour

@@ -2,7 +2,7 @@
 
 ::
 
-    make bench-private-training          # writes benchmarks/results/private_training.{json,md}; about an hour
+    make bench-private-training          # writes benchmarks/results/private_training.{json,md}; a quarter of an hour
     python benchmarks/private_training.py --tune --jobs 2      # the search on development seeds that chose `CHOSEN`
 
 Clipping norm and server momentum are chosen for central noise, on seeds that the table does not use, and both

@@ -64,7 +64,6 @@ _LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.
 _FEW = 100.0  # samples
 _LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing
-_NEAR = 0.25  # who stands nearer, and is in quarantine, is there for something else than what divides the cohort
 _OUTWEIGHED = 0.5  # part of its share below which a verdict says that balance took the rest
 _TINY = 1e-12
 _NO_OPINION = np.nan
@@ -88,7 +87,6 @@ _FIXED = [
         _LENIENT,
         ORIGINAL,
         MOST_COMPANY,
-        _NEAR,
         FAR,
         LEAST_COHORT,
         RECALL,
@@ -387,11 +385,11 @@ class Mode1:
         copied = originals(agreement.alike, turned)
         colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
         named = dict(zip(LEVELS, levels.evidence.T, strict=True))
-        # Whoever is accused of something else is left out, or that would be what divides the cohort.
+        # Whoever is accused of something else is left out until that is over, or it would be what divides the cohort.
         otherwise = np.fmax.reduce([named["relabelling"], named["pair"], named["norm"], turns, colluding])
         stood = book.stood[rows]
-        waits = (book.suspicion[rows] > 0) & (stood < _NEAR)
-        counts = (otherwise <= 1.0) & ~waits & (clients.attribution.norms > _SILENT * shadow_norm)
+        book.otherwise[rows] = (otherwise > 1.0) | (book.otherwise[rows] & (book.suspicion[rows] > 0))
+        counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), stood)
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided))) * np.where(counts, np.nan_to_num(division.place), 0.0)

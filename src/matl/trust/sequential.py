@@ -94,6 +94,8 @@ class Book(ClientTable):
         Collusion evidence of the last round the client came to; 0 before.
     stood : float64 array of shape (N,)
         Where the client stood in divided cohorts, faded (`matl.trust.spectral`); 0 before.
+    otherwise : bool array of shape (N,)
+        Whether the client was accused, and is under suspicion since, of what is its own doing: of more than being alien.
     suspicion : float64 array of shape (N,)
         Balance of the `Bank`.
     reasons : tuple of str
@@ -106,6 +108,7 @@ class Book(ClientTable):
     seen: NDArray[np.int64] = column(0)
     agreement: NDArray[np.float64] = column(0.0)
     stood: NDArray[np.float64] = column(0.0)
+    otherwise: NDArray[np.bool_] = column(False)
     suspicion: NDArray[np.float64] = column(0.0)
     reasons: tuple[str, ...] = column("")
 
@@ -120,6 +123,7 @@ class Book(ClientTable):
             np.empty((0, FOLDS), np.int64),
             np.empty(0),
             np.empty(0),
+            np.empty(0, np.bool_),
             np.empty(0),
             (),
         )
