@@ -42,7 +42,7 @@ def test_what_each_does_a_little_is_seen_in_what_all_do(monkeypatch: pytest.Monk
     assert "trains what its classes do not explain" in judgements[-1].verdicts[0].reason
 
     def deaf(clients, shadows, weights, stood):
-        return Division(np.full(len(weights), np.nan), 0.0, 0.0, 1.0)
+        return Division(np.full(len(weights), np.nan), 0.0, 0.0, 1.0, weights > 0)
 
     monkeypatch.setattr(mode1, "divide", deaf)
     judgements, _, _ = play(whisper, rounds=4)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from matl.trust.spectral import LEAST_COHORT, OPENS, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, divide, opened
 
 CLASSES, WIDTH, HONEST, LIARS, SHADOWS = 5, 256, 28, 22, 120
 
@@ -84,6 +84,8 @@ def test_whoever_counts_for_nothing_does_not_divide():
     division = found(clients, shadows, weights)
     others = slice(10, LIARS)
     assert division.shared[others].min() > division.shared[LIARS:].max()
+    assert not division.place[:10].any()
+    assert division.strength == pytest.approx(found(clients, shadows, weights * 7.0).strength)  # only shares matter
 
 
 def test_the_far_side_is_the_one_without_the_shadows():
@@ -95,29 +97,39 @@ def test_the_far_side_is_the_one_without_the_shadows():
     assert found(clients, knowing).place[25:].min() > found(clients, knowing).place[:25].max()
 
 
-def test_whoever_was_accused_stays_on_the_far_side():
-    clients, shadows = views()
-    accused = np.where(np.arange(LIARS + HONEST) < LIARS, 1.2, 0.0)
-    apart = clients.directions[:LIARS].mean(axis=0) - clients.directions[LIARS:].mean(axis=0)
-    knowing = seen(shadows.directions + 2 * apart, shadows.attribution.mix)
-    assert found(clients, knowing).place[:LIARS].mean() < 0.5
-    assert found(clients, knowing, stood=accused).place[:LIARS].mean() > 1.0
+def test_who_was_accused_has_no_say_in_which_side_is_far():
+    # Liars that take turns: those accused now stand with the honest clients, and the other half does the deed.
+    clients, shadows = views(liars=11, honest=39)
+    before = np.where((np.arange(50) >= 11) & (np.arange(50) < 22), 1.5, 0.0)
+    division = found(clients, shadows, stood=before)
+    assert division.place[:11].min() > division.place[22:].max()
 
 
 def test_the_larger_part_is_never_accused():
-    clients, shadows = views(liars=35, honest=15)
-    assert found(clients, shadows).strength == 1.0
+    division = found(*views(liars=35, honest=15))
+    assert division.strength == 1.0
+    assert not division.place.any()
     assert found(*views(liars=15, honest=35)).strength > OPENS[1]
 
 
-def test_there_is_no_opinion_of_few():
-    clients, shadows = views(liars=10, honest=LEAST_COHORT - 11)
-    division = found(clients, shadows)
+def test_a_division_of_few_counts_less():
+    whole = found(*views(0.5, liars=18, honest=22))
+    fewer = found(*views(0.5, liars=13, honest=17))
+    assert len(whole.shared) == FULL_COHORT
+    assert fewer.strength < 0.8 * whole.strength
+    # Whoever counts for nothing does not make a cohort larger.
+    clients, shadows = views(0.5, liars=18, honest=22)
+    weights = np.where(np.arange(FULL_COHORT) % 4 == 0, 0.0, 1.0)
+    assert found(clients, shadows, weights).strength < 0.8 * whole.strength
+
+
+def test_there_is_no_opinion_where_too_few_can_be_believed():
+    division = found(*views(liars=8, honest=11))
     assert np.isnan(division.shared).all()
-    assert np.isnan(division.place).all()
+    assert not division.place.any()
     assert division.strength == 1.0
     clients, shadows = views()
-    believed = np.where(np.arange(LIARS + HONEST) < 19, 0.0, 1.0)  # 19 left to say what classes look like
+    believed = np.where(np.arange(LIARS + HONEST) < 19, 0.0, 1.0)
     assert np.isnan(found(clients, shadows, stood=believed).shared).all()
 
 

@@ -50,7 +50,7 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
-from matl.trust.spectral import FAR, LEAST_COHORT, OPENS, RECALL, divide, opened
+from matl.trust.spectral import FAR, FULL_COHORT, OPENS, RECALL, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
@@ -88,7 +88,7 @@ _FIXED = [
         ORIGINAL,
         MOST_COMPANY,
         FAR,
-        LEAST_COHORT,
+        FULL_COHORT,
         RECALL,
         *OPENS,
     ),
@@ -392,7 +392,7 @@ class Mode1:
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), stood)
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
-        place = opened(float(np.exp(divided))) * np.where(counts, np.nan_to_num(division.place), 0.0)
+        place = opened(float(np.exp(divided))) * division.place
         book.stood[rows] = RECALL * stood + (1.0 - RECALL) * place
         findings = Findings(
             clients,
@@ -416,7 +416,7 @@ class Mode1:
                 witnesses & ~(np.nanmax(levels.evidence, axis=1) > 1.0),
             ),
             division,
-            np.where(copied, 0.0, np.where(np.isnan(division.shared), _NO_OPINION, book.stood[rows])),
+            np.where(np.isnan(division.shared), _NO_OPINION, book.stood[rows]),
         )
         turns_of_shadows = turn_evidence(shadow_turned, shadow_turned, self.turn_bar)
         mix = np.ascontiguousarray(shadow_mix, np.float32)

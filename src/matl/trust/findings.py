@@ -177,7 +177,9 @@ class Findings:
         return loudest
 
     def _shows(self, channel: str, i: int) -> bool:
-        """Whether a channel's evidence is of this round too: levels remember those before."""
+        """Whether a channel's evidence is of this round too: some remember those before."""
+        if channel == "spectral":
+            return bool(self.division.place[i] > 1.0)
         places = [FIGURES.index(figure) for figure in _FIGURES_OF.get(channel, ())]
         return not places or bool((self.figures[i, places] > self.usual[i, places]).any())
 

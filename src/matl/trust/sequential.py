@@ -95,7 +95,7 @@ class Book(ClientTable):
     stood : float64 array of shape (N,)
         Where the client stood in divided cohorts, faded (`matl.trust.spectral`); 0 before.
     otherwise : bool array of shape (N,)
-        Whether the client was accused, and is under suspicion since, of what is its own doing: of more than being alien.
+        Whether the client was accused, and is under suspicion since, of what it does by itself.
     suspicion : float64 array of shape (N,)
         Balance of the `Bank`.
     reasons : tuple of str

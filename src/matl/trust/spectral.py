@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from matl.trust.view import View
 
-__all__ = ["FAR", "LEAST_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
+__all__ = ["FAR", "FULL_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
 
 OPENS = (1.9, 2.4)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
@@ -22,16 +22,15 @@ evidence, from the second on it is in full. Without attack it stayed below 2.0 (
 FAR = 0.65
 """Part of the way from the middle of the near part to that of the far one where honest behaviour ends."""
 
-LEAST_COHORT = 40
-"""Clients below which a cohort is not divided; four times the classes if that is more. With 28 the few that share a
-class made honest cohorts look as divided as liars do."""
+FULL_COHORT = 40
+"""Clients below which a division counts less, by the square of their share of this; four times the classes if that is
+more. Of 28 the few that share a class make an honest cohort look up to twice as divided as 50 are."""
 
 RECALL = 0.5
 """Part of what was that is left after a round, of how clear the division is and of where in it a client stands."""
 
 _FARTHEST = 2.0  # more makes no difference
 _LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
-_KNOWN = 1.0  # a client this far on the far side was accused of it, and stays on that side
 _MOST_ACCUSED = 0.5  # a judge that finds the larger part far off has the wrong end of it
 _MAJORITY = 0.25  # how much it counts for a part to be the larger one, beside where shadows stand
 _BOUNDS = (0.1, 10.0)  # of what a single round can say
@@ -54,18 +53,24 @@ class Division:
         Middle of either part.
     strength : float
         How clearly the cohort is divided, in units of the shadows; 1 where there is no opinion.
+    counted : bool array of shape (n,)
+        Who counts.
     """
 
     shared: Float64
     near: float
     far: float
     strength: float
+    counted: NDArray[np.bool_]
 
     @property
     def place(self) -> Float64:
-        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends."""
-        way = (self.shared - self.near) / max(self.far - self.near, _TINY)
-        return np.asarray(np.clip(way / FAR, 0.0, _FARTHEST))
+        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends.
+
+        0 for those that do not count, and where there is no opinion.
+        """
+        way = np.nan_to_num(self.shared - self.near) / max(self.far - self.near, _TINY)
+        return np.asarray(np.where(self.counted, np.clip(way / FAR, 0.0, _FARTHEST), 0.0))
 
 
 def opened(clearness: float) -> float:
@@ -97,38 +102,40 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Di
     directions ``D`` are fitted to the cohort by weighted ridge regression ``u_i = m_i D``, in which a client counts
     ``max(1 - stood_i, 0)`` times: those on the far side do not say what classes look like. Residuals are normalised,
     ``r_i = (u_i - m_i D) / |...|``; their first principal axis is what divides, and
-    ``shared_i = cos(r_i, sum_{j != i} w_j a_j r_j)`` with a the positions on it: no client is compared with itself.
-    The best split of these numbers into two gives the parts.
+    ``shared_i = cos(r_i, sum_{j != i} w_j a_j r_j)``, with a the positions on it, is what a client has in common with
+    the others. The best split of these numbers into two gives the parts.
 
     *Strength* is ``mean(t^2) (sum t^2)^2 / (n sum t^4)`` with t the same cosines of a fit that counts all alike: how
-    much, times how many have a part in it; divided by that of the shadows, and kept within [0.1, 10].
+    much, times how many have a part in it; divided by that of the shadows, times the square of how much of
+    `FULL_COHORT` counts, and kept within [0.1, 10].
 
-    Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one;
-    once clients were accused, the one that they are on. If most of the cohort would be accused nobody is.
+    Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one.
+    What was found before has no say in it, or liars could take turns in being accused, and have the sides change. If
+    most of the cohort would be accused there is no opinion. There is none either if fewer than 20 clients, or than two
+    for each class, can be believed.
 
     After the spectral signatures of Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, which
     look for poisoned samples among those of a class. Cost O(k^2 (n + k) + M^3) for sketches of k numbers.
     """
     n, classes = clients.attribution.mix.shape
     believed = weights * np.maximum(1.0 - stood, 0.0)
-    enough = (weights > 0).sum() >= max(LEAST_COHORT, 4 * classes)
-    if not enough or (believed > 0).sum() < max(_LEAST_BELIEVED, 2 * classes):
-        return Division(np.full(n, np.nan), 0.0, 0.0, 1.0)
+    counted = weights > 0
+    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted)
+    if (believed > 0).sum() < max(_LEAST_BELIEVED, 2 * classes):
+        return nothing
+    full = min(counted.sum() / max(FULL_COHORT, 4 * classes), 1.0)
     ours, usual = _strength(clients, weights), _strength(shadows, np.ones(len(shadows.directions)))
     taught = _taught(clients, believed)
     axis, shared = _divided(_left(clients, taught), weights)
-    near, far, share = _parts(shared[weights > 0], weights[weights > 0])
-    accused = weights * (stood > _KNOWN)
-    if accused.any():
-        turned = np.average(shared, weights=accused) < np.average(shared, weights=believed)
-    else:
-        stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
-        turned = stand - np.average(shared, weights=weights) + _MAJORITY * (share - 0.5) > 0
+    near, far, share = _parts(shared[counted], weights[counted])
+    stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
+    turned = stand - np.average(shared, weights=weights) + _MAJORITY * (share - 0.5) > 0
     if turned:
         shared, near, far = -shared, -far, -near
-    found = Division(shared, near, far, float(np.clip(ours / max(usual, _TINY), *_BOUNDS)))
+    strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
+    found = Division(shared, near, far, strength, counted)
     most = weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum()
-    return Division(shared, near, far, 1.0) if most else found
+    return nothing if most else found
 
 
 def _about(view: View) -> Float64:
