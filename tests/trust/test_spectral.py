@@ -167,3 +167,60 @@ def test_nobody_is_compared_with_itself():
     clients, shadows = views(share=0.0)
     clients.directions[0] = normalised(rows(1, np.random.default_rng(4)))
     assert abs(found(clients, shadows).shared[0]) < 0.5
+
+
+def test_going_further_with_fewer_classes_does_not_divide():
+    """Of two classes a client with one goes further than half of one with both, in a direction that no class has."""
+    rng = np.random.default_rng(2)
+    teach, curve = 2.0 * rows(2, rng), rows(1, rng)
+
+    def bent(count, alphas):
+        mix = np.stack([rng.dirichlet(np.full(2, each)) for each in np.resize(alphas, count)])
+        return seen(mix @ teach + 6.0 * np.square(mix).sum(axis=1, keepdims=True) * curve + rows(count, rng), mix)
+
+    division = found(bent(50, 0.3), bent(SHADOWS, (0.3,)))
+    assert 0.1 < division.strength < 0.9  # 1 is what there is without an opinion, which too wild a division has too
+
+
+def test_shadows_of_few_classes_do_not_say_which_side_is_near():
+    clients, shadows = views(liars=25, honest=25)
+    skew = np.square(shadows.attribution.mix).sum(axis=1)
+    apart = clients.directions[:25].mean(axis=0) - clients.directions[25:].mean(axis=0)
+    odd = seen(
+        shadows.directions + 3 * np.where(skew > np.median(skew), 1.0, 0.0)[:, None] * apart, shadows.attribution.mix
+    )
+    assert found(clients, odd).place[:25].min() > found(clients, odd).place[25:].max()
+
+
+def test_where_shadows_say_nothing_the_smaller_part_is_the_far_one():
+    clients, shadows = views(liars=15, honest=35)
+    apart = clients.directions[:15].mean(axis=0) - clients.directions[15:].mean(axis=0)
+    between = seen(shadows.directions + 0.24 * apart, shadows.attribution.mix)
+    assert found(clients, between).place[:15].mean() > 1.0 > found(clients, between).place[15:].mean()
+
+
+def test_who_counts_for_nothing_has_no_part_in_how_clear_it_is():
+    clients, shadows = views(0.5)
+    weights = np.where(np.arange(LIARS + HONEST) < 5, 0.0, 1.0)
+    quiet = found(clients, shadows, weights).strength
+    clients.directions[:5] = normalised(rows(1, np.random.default_rng(3)))
+    assert found(clients, shadows, weights).strength == pytest.approx(quiet)
+
+
+def test_more_classes_take_more_clients():
+    few, many = (
+        found(
+            seen(rows(60, np.random.default_rng(1)) + 0.2, mix), seen(rows(SHADOWS, np.random.default_rng(2)), shadow)
+        )
+        for mix, shadow in (
+            [np.random.default_rng(5).dirichlet(np.ones(classes), size=each) for each in (60, SHADOWS)]
+            for classes in (15, 25)
+        )
+    )
+    assert many.strength < 0.6 * few.strength  # 60 are all of 15 x 4, and three fifths of 25 x 4
+
+
+def test_how_far_off_makes_a_difference_up_to_a_point():
+    clients, shadows = views()
+    clients.directions[:1] = normalised(clients.directions[:1] + 3 * clients.directions[1:LIARS].mean(axis=0))
+    assert found(clients, shadows).place.max() <= 2.0

@@ -95,7 +95,7 @@ def few(mode: Mode, updates: int, fewest: int) -> str:
         lost = f"mode0 has no opinion below {least} updates, and everybody counts"
     elif isinstance(mode, Mode1):
         least = DRIFT_COHORT
-        lost = f"below {least} updates mode1 has no opinion on alien and campaign, and does not find hidden triggers"
+        lost = f"below {least} updates mode1 has no opinion on alien and campaign, and finds no hidden triggers"
     else:
         return ""
     if updates < least:
