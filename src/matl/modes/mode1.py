@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from matl import validate
-from matl.aggregators import Rows
 from matl.errors import StateError
 from matl.matrix import in_memory
+from matl.modes.weighing import LONGEST, weighed
 from matl.params import Float32, ParamLayout, values_hash
-from matl.records import Cohort, Judgement, Status, Verdict
+from matl.records import Cohort, Judgement
 from matl.state import State, digest
-from matl.trust.balance import MOST, TOLERATED, balanced
+from matl.trust.balance import MOST, TOLERATED
 from matl.trust.calibration import (
     CONCENTRATIONS,
     LEAST_SPREAD,
@@ -58,13 +58,11 @@ __all__ = ["Mode1"]
 
 _VERSION = 8
 _SKETCH_WIDTH = 512
-_LONGEST = 1.5  # times the median norm of the kept; at 1, label skew .1 cost 1.4 points with nobody attacking
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
 _FEW = 100.0  # samples
 _LENIENT = 1.4  # times as high are the bars for those
 _SILENT = 0.01  # of the shadows' median norm: less says nothing
-_OUTWEIGHED = 0.5  # part of its share below which a verdict says that balance took the rest
 _TINY = 1e-12
 _NO_OPINION = np.nan
 _MIX_MEMORY = 0.9  # label mixes are estimated over about ten rounds; data change slowly
@@ -73,7 +71,7 @@ _FIXED = [
     *(
         _SKETCH_WIDTH,
         SUSPECT,
-        _LONGEST,
+        LONGEST,
         GOOD,
         _MIX_MEMORY,
         _UNKNOWN_SIZE,
@@ -278,7 +276,8 @@ class Mode1:
             self.trust,
         )
         told = {"pogq": pogq, **composite, "suspicion": book.suspicion[rows]}
-        judgement = self._judgement(cohort, seen, findings, told, book, rows)
+        reasons = [book.reasons[row] for row in rows]
+        judgement = weighed(cohort, seen.simulated, findings, told, book.suspicion[rows], reasons, self.bank)
 
         # A quarantined client's past stays as it was: it is released for going back to it, not for having moved on.
         learning = (book.suspicion[rows] == 0) & (norms > 0)
@@ -387,13 +386,12 @@ class Mode1:
         named = dict(zip(LEVELS, levels.evidence.T, strict=True))
         # Whoever is accused of something else is left out until that is over, or it would be what divides the cohort.
         otherwise = np.fmax.reduce([named["relabelling"], named["pair"], named["norm"], turns, colluding])
-        stood = book.stood[rows]
         book.otherwise[rows] = (otherwise > 1.0) | (book.otherwise[rows] & (book.suspicion[rows] > 0))
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
-        division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), stood)
+        division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), book.stood[rows])
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided))) * division.place
-        book.stood[rows] = RECALL * stood + (1.0 - RECALL) * place
+        book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
         findings = Findings(
             clients,
             seen.simulated.atoms.pairs,
@@ -432,100 +430,6 @@ class Mode1:
             pogq[i] = tail_probability(own[i : i + 1], usual)[0]
         return pogq
 
-    def _judgement(
-        self,
-        cohort: Cohort,
-        seen: _Seen,
-        findings: Findings,
-        told: dict[str, NDArray[np.float64]],
-        book: Book,
-        rows: NDArray[np.intp],
-    ) -> Judgement:
-        """Believe, halve or leave out each update, and sum them up."""
-        clients, suspicion = seen.clients.attribution, book.suspicion[rows]
-        quarantined = suspicion > 0
-        suspected = ~quarantined & (findings.strongest > SUSPECT)
-        # Who are as one count as one, but whoever they copy is not to lose by it.
-        like = np.where(findings.copied, 0, findings.agreement.alike[:, ~quarantined].sum(axis=1))
-        trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0) / (1 + like))
-        weights = trust * cohort.weights
-        walked = clients.norms[~quarantined & (clients.norms > 0)]  # or those who send nothing would stop everybody
-        limit = _LONGEST * float(np.median(walked)) if len(walked) else 0.0
-        clipped = clients.norms > limit
-        scale = np.where(clipped, limit / np.where(clipped, clients.norms, 1.0), 1.0)
-        # With nobody left to believe the model stays where it is.
-        share, outweighed = np.zeros(len(rows)), np.ones(len(rows))
-        if weights.sum() > 0:
-            usual_mix = seen.simulated.shadows.attribution.mix.mean(axis=0)
-            reach = seen.simulated.atoms.reach
-            given = weights / weights.sum()
-            share = _balanced(given, clients.clean * scale[:, None], usual_mix, reach)
-            outweighed = np.divide(np.minimum(share, given), given, out=outweighed, where=given > 0)
-        channels = {
-            **findings.channels,
-            "joint": findings.levels.joint,
-            "strongest": findings.strongest,
-            **told,
-            "share": share,
-        }
-        verdicts = tuple(
-            Verdict(
-                unit,
-                float(trust[i] * outweighed[i]),
-                _status(bool(quarantined[i]), bool(suspected[i] or like[i]), bool(clipped[i])),
-                {name: float(values[i]) for name, values in channels.items() if not np.isnan(values[i])},
-                self._words(
-                    float(findings.strongest[i]),
-                    float(suspicion[i]),
-                    book.reasons[int(rows[i])],
-                    int(like[i]),
-                    (float(clients.norms[i]), limit),
-                    float(outweighed[i]),
-                ),
-            )
-            for i, unit in enumerate(cohort.ids)
-        )
-        diagnostics = {
-            "quarantined": int(quarantined.sum()),
-            "suspected": int((suspected | (~quarantined & (like > 0))).sum()),
-            "clip_norm": limit,
-        }
-        return Judgement(Rows(cohort.X).combine(share * scale), verdicts, diagnostics)
-
-    def _words(
-        self, strongest: float, suspicion: float, last: str, like: int, norm: tuple[float, float], outweighed: float
-    ) -> str:
-        """The reason of a verdict; empty where the update counted as it came."""
-        if strongest > 1.0:
-            return last
-        if suspicion > 0:
-            return f"in quarantine for {self.bank.rounds_left(suspicion)} more rounds of good conduct: it {last}"
-        if strongest > SUSPECT:
-            return f"at {100 * strongest:.0f} % of the bar: it {last}"
-        if like > 0:
-            return f"counts once together with {like} other{'s' if like > 1 else ''} that moved as one with it"
-        if outweighed < _OUTWEIGHED:
-            return f"counts with {100 * outweighed:.0f} % of its share: what it teaches is taught too much together"
-        return f"shortened from norm {norm[0]:.3g} to {norm[1]:.3g}" if norm[0] > norm[1] else ""
-
-
-def _balanced(
-    shares: NDArray[np.float64],
-    taught: NDArray[np.float64],
-    usual_mix: NDArray[np.float64],
-    reach: Float32,
-) -> NDArray[np.float64]:
-    """Shares (n,) of the clients that are kept, changed where together they teach some class too much.
-
-    ``taught`` (n, K) is amounts of training, ``reach`` (K,) how far each class moves the model per amount.
-    """
-    kept = shares > 0
-    amount = float(shares @ taught.sum(axis=1))
-    if amount > _TINY:
-        shares = shares.copy()
-        shares[kept] = balanced(shares[kept], taught[kept] * reach / amount, usual_mix * reach)
-    return shares
-
 
 def _held(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     """Samples that clients say they hold; a weight of 1 is what those have that do not say."""
@@ -545,14 +449,6 @@ def _with_reasons(book: Book, rows: NDArray[np.intp], findings: Findings, before
         if anew or not old:
             reasons[row] = words
     return replace(book, reasons=tuple(reasons))
-
-
-def _status(quarantined: bool, suspected: bool, clipped: bool) -> Status:
-    if quarantined:
-        return Status.QUARANTINED
-    if suspected:
-        return Status.SUSPECTED
-    return Status.CLIPPED if clipped else Status.ACCEPTED
 
 
 def _reordered(cohort: Cohort, order: list[int]) -> Cohort:
