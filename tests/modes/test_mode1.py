@@ -396,6 +396,7 @@ def test_the_digest_covers_every_constant():
         replace(mode, turn_bar=9.0),
         replace(mode, collusion_bar=0.8),
         replace(mode, campaign_bar=4.0),
+        replace(mode, spectral_bar=0.7),
         replace(mode, bank=replace(mode.bank, limit=4.0)),
         replace(mode, bound=0.4),
         replace(mode, seed=1),

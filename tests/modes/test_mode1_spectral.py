@@ -1,5 +1,7 @@
 """Many clients that do the same small thing beside honest training are told by what divides the cohort."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from tests.modes import test_mode1
@@ -8,7 +10,6 @@ from tests.modes.test_mode1 import CLASSES, RECIPE, TASK, blobs, play, quarantin
 from matl.learning.oracle import RootOracle
 from matl.modes import mode1
 from matl.modes.mode1 import Mode1
-from matl.trust.spectral import Division
 
 CLIENTS, LIARS, HELD = 50, 20, 120
 DIRECTION = np.random.default_rng(3).normal(size=TASK.layout.size)
@@ -41,13 +42,13 @@ def test_what_each_does_a_little_is_seen_in_what_all_do(monkeypatch: pytest.Monk
     assert told[:, :LIARS].max(axis=0).min() > 1.0 > told[:, LIARS:].max()
     assert "trains what its classes do not explain" in judgements[-1].verdicts[0].reason
 
-    def deaf(clients, shadows, weights, stood):
-        return Division(np.full(len(weights), np.nan), 0.0, 0.0, 1.0, weights > 0)
-
-    monkeypatch.setattr(mode1, "divide", deaf)
+    mode, clients = many()
+    deaf = replace(mode, spectral_bar=1e9)
+    assert deaf.digest != mode.digest
+    monkeypatch.setattr(test_mode1, "world", lambda seed: (deaf, clients))
     judgements, _, _ = play(whisper, rounds=4)
     assert len(quarantined(judgements[-1])) < LIARS / 2
-    assert not any("spectral" in verdict.evidence for verdict in judgements[-1].verdicts)
+    assert max(verdict.evidence["spectral"] for verdict in judgements[-1].verdicts) < 0.01
 
 
 def test_nobody_is_accused_of_it_where_nobody_does_it():
@@ -61,9 +62,9 @@ def test_who_lies_otherwise_is_left_out_of_what_divides(monkeypatch: pytest.Monk
     """Sign flips would divide any cohort, and hide those that whisper."""
     told = []
 
-    def listening(clients, shadows, weights, stood):
+    def listening(clients, shadows, weights, *others):
         told.append(weights)
-        return original(clients, shadows, weights, stood)
+        return original(clients, shadows, weights, *others)
 
     original = mode1.divide
     monkeypatch.setattr(mode1, "divide", listening)

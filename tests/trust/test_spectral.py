@@ -8,6 +8,7 @@ import pytest
 from matl.trust.spectral import FULL_COHORT, OPENS, divide, opened
 
 CLASSES, WIDTH, HONEST, LIARS, SHADOWS = 5, 256, 28, 22, 120
+BAR = 0.65
 
 
 def rows(count, rng):
@@ -40,7 +41,8 @@ def views(share=0.9, *, liars=LIARS, honest=HONEST, seed=0, alpha=0.5):
 
 def found(clients, shadows, weights=None, stood=None):
     n = len(clients.directions)
-    return divide(clients, shadows, np.ones(n) if weights is None else weights, np.zeros(n) if stood is None else stood)
+    weights, stood = (np.ones(n) if weights is None else weights), (np.zeros(n) if stood is None else stood)
+    return divide(clients, shadows, weights, stood, BAR)
 
 
 @pytest.mark.parametrize("seed", range(5))

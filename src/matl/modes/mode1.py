@@ -50,7 +50,7 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
-from matl.trust.spectral import FAR, FULL_COHORT, OPENS, RECALL, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
@@ -85,7 +85,6 @@ _FIXED = [
         _LENIENT,
         ORIGINAL,
         MOST_COMPANY,
-        FAR,
         FULL_COHORT,
         RECALL,
         *OPENS,
@@ -169,6 +168,10 @@ class Mode1:
         Bar of *collusion*, a cosine in (0, 1); raised where shadows are close to each other anyway.
     campaign_bar : float
         Bar of *campaign*, in spreads of the shadows above their median. Chosen on development seeds 0-4 and 100-119.
+    spectral_bar : float
+        Bar of *spectral*, as a part of the way from the middle of the near part of a divided cohort to that of the far
+        one. Chosen on development seeds 0-3; a very large one for federations in which groups of honest clients have
+        something in common that the root lacks.
     bank : Bank
         How evidence adds up over rounds.
     bound : float
@@ -192,6 +195,7 @@ class Mode1:
     turn_bar: float = 8.0
     collusion_bar: float = 0.9
     campaign_bar: float = 3.0
+    spectral_bar: float = 0.65
     bank: Bank = field(default_factory=Bank)
     bound: float = 0.45
     seed: int = 0
@@ -200,14 +204,15 @@ class Mode1:
 
     def __post_init__(self) -> None:
         validate.at_least(20, shadows=self.shadows)
-        validate.positive(turn_bar=self.turn_bar, collusion_bar=self.collusion_bar, campaign_bar=self.campaign_bar)
+        validate.positive(turn_bar=self.turn_bar, collusion_bar=self.collusion_bar)
+        validate.positive(campaign_bar=self.campaign_bar, spectral_bar=self.spectral_bar)
         validate.fraction(bound=self.bound, collusion_bar=self.collusion_bar)
         validate.non_negative(seed=self.seed)
 
     @property
     def digest(self) -> str:
         """See `matl.records.Mode`."""
-        bars = [asdict(self.bars), self.turn_bar, self.collusion_bar, self.campaign_bar]
+        bars = [asdict(self.bars), self.turn_bar, self.collusion_bar, self.campaign_bar, self.spectral_bar]
         constants = [self.shadows, *bars, asdict(self.bank), self.bound]
         return digest(["mode1", _VERSION, constants, _FIXED, self.seed, self.oracle.digest])
 
@@ -388,7 +393,8 @@ class Mode1:
         otherwise = np.fmax.reduce([named["relabelling"], named["pair"], named["norm"], turns, colluding])
         book.otherwise[rows] = (otherwise > 1.0) | (book.otherwise[rows] & (book.suspicion[rows] > 0))
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
-        division = divide(clients, shadows, counts / (1.0 + agreement.alike.sum(axis=1)), book.stood[rows])
+        once = counts / (1.0 + agreement.alike.sum(axis=1))
+        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar)
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided))) * division.place
         book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place

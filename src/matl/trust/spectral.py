@@ -13,14 +13,11 @@ from numpy.typing import NDArray
 
 from matl.trust.view import View
 
-__all__ = ["FAR", "FULL_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
+__all__ = ["FULL_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
 
 OPENS = (1.9, 2.4)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
 evidence, from the second on it is in full. Without attack it stayed below 2.0 (label skew .1, seeds 0-9, 30 rounds)."""
-
-FAR = 0.65
-"""Part of the way from the middle of the near part to that of the far one where honest behaviour ends."""
 
 FULL_COHORT = 40
 """Clients below which a division counts less, by the square of their share of this; four times the classes if that is
@@ -55,6 +52,8 @@ class Division:
         How clearly the cohort is divided, in units of the shadows; 1 where there is no opinion.
     counted : bool array of shape (n,)
         Who counts.
+    bar : float
+        Part of the way from the near middle to the far one where honest behaviour ends.
     """
 
     shared: Float64
@@ -62,6 +61,7 @@ class Division:
     far: float
     strength: float
     counted: NDArray[np.bool_]
+    bar: float
 
     @property
     def place(self) -> Float64:
@@ -70,7 +70,7 @@ class Division:
         0 for those that do not count, and where there is no opinion.
         """
         way = np.nan_to_num(self.shared - self.near) / max(self.far - self.near, _TINY)
-        return np.asarray(np.where(self.counted, np.clip(way / FAR, 0.0, _FARTHEST), 0.0))
+        return np.asarray(np.where(self.counted, np.clip(way / self.bar, 0.0, _FARTHEST), 0.0))
 
 
 def opened(clearness: float) -> float:
@@ -84,7 +84,7 @@ def opened(clearness: float) -> float:
     return float(np.clip(round((clearness - OPENS[0]) / (OPENS[1] - OPENS[0]), 9), 0.0, 1.0))
 
 
-def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Division:
+def divide(clients: View, shadows: View, weights: Float64, stood: Float64, bar: float) -> Division:
     """Look for the direction that divides a cohort.
 
     Parameters
@@ -95,6 +95,8 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Di
         How much each counts; 0 for those that are known to lie in another way, whose lie would be what divides.
     stood : float64 array of shape (n,)
         Where each stood before, as `Division.place`, faded.
+    bar : float
+        See `Division`.
 
     Notes
     -----
@@ -120,7 +122,7 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Di
     n, classes = clients.attribution.mix.shape
     believed = weights * np.maximum(1.0 - stood, 0.0)
     counted = weights > 0
-    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted)
+    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar)
     if (believed > 0).sum() < max(_LEAST_BELIEVED, 2 * classes):
         return nothing
     full = min(counted.sum() / max(FULL_COHORT, 4 * classes), 1.0)
@@ -133,7 +135,7 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64) -> Di
     if turned:
         shared, near, far = -shared, -far, -near
     strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
-    found = Division(shared, near, far, strength, counted)
+    found = Division(shared, near, far, strength, counted, bar)
     most = weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum()
     return nothing if most else found
 
