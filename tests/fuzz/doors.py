@@ -62,6 +62,7 @@ def _access() -> Access:
 
 
 _ED25519 = bytes.fromhex("06032b6570")  # the kind of a key
+_V3 = bytes.fromhex("a003020102")  # the version of a certificate
 
 ACCESS = _access()
 ALICE = ACCESS.identity("alice")
@@ -88,7 +89,8 @@ def _certificates() -> tuple[bytes, ...]:
         builder = x509.CertificateBuilder(name, name, key.public_key(), 7, THEN, THEN + timedelta(days=1))  # type: ignore[union-attr]
         made.append(builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.DER))
     unknown = made[0].replace(_ED25519, _ED25519[:-1] + b"\x73", 1)
-    return *made, leaf_of(), unknown
+    newer = made[0].replace(_V3, _V3[:-1] + b"\x07", 1)
+    return *made, leaf_of(), unknown, newer
 
 
 # The oracle

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
+import os
+import shutil
 import struct
 import tempfile
 import zlib
@@ -172,10 +175,16 @@ _asked = {name: kind for name, kind in _models().items() if kind.model_config.ge
 _told = {name: kind for name, kind in _models().items() if name not in _asked}
 _texts = {kind.DOMAIN or kind.__name__: kind for kind in samples.texts(CanonicalText)}
 _secagg = {kind.__name__: kind for kind in secagg.Message.__subclasses__()}
-_folder = tempfile.TemporaryDirectory(prefix="matl-fuzz-")
-_files = Path(_folder.name)
+_files, _owner = Path(tempfile.mkdtemp(prefix="matl-fuzz-")), os.getpid()
 _lines = samples.chained([b'{"a":1}', b"{}"])
 _arrays = safetensors.numpy.save({"w": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.int64)})
+
+
+@atexit.register
+def _clear() -> None:
+    if os.getpid() == _owner:  # a target that fails ends in a process forked from this one, whose others go on
+        shutil.rmtree(_files, ignore_errors=True)
+
 
 TARGETS: dict[str, Target] = {
     "envelope.read_head": Target(read_head, samples.HEADS, form="json"),

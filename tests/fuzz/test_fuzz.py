@@ -30,6 +30,12 @@ def test_the_first_sample_is_taken(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_every_sample_is_refused_or_taken(name: str) -> None:
+    for seed in TARGETS[name].seeds:
+        attempt(TARGETS[name], seed)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_changed_samples_are_refused_or_taken(name: str) -> None:
     target = TARGETS[name]
 

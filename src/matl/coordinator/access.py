@@ -324,7 +324,7 @@ class Access:
         try:
             key = x509.load_der_x509_certificate(certificate).public_key()
             der = key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-        except (ValueError, UnsupportedAlgorithm) as error:
+        except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise refusal(
                 Code.UNAUTHENTICATED, f"the certificate cannot be read: {error}", reason="certificate"
             ) from error
