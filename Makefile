@@ -23,7 +23,7 @@ run: $(VENV)/.run ## Train among lying clients under six rules side by side, and
 	@$(BIN)/matl compare $(ARGS)
 
 test: $(VENV)/.dev ## Run every test and doctest; fails below 95 % coverage. Without torch it names the tests that wait for it
-	@$(BIN)/python -m pytest --cov $(ARGS)
+	@$(BIN)/python -m pytest --cov -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev ## Check format, lint, types and that no import runs upward
 	@$(BIN)/ruff format --check
