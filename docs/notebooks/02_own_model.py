@@ -14,7 +14,7 @@
 # # Your own model
 #
 # A `torch.nn.Module` that maps samples to one output per class can be trained by a
-# federation and judged by it. You need the extra: `pip install 'matl[sim,torch]'`. Here a
+# federation and judged by it. You need the extra: `pip install '.[sim,torch]'`. Here a
 # small convolutional network reads handwritten digits, and three of ten clients lie.
 
 # %%
