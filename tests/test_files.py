@@ -2,12 +2,14 @@
 
 import errno
 import os
+import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from matl import files
-from matl.errors import StorageError
+from matl.errors import StateError, StorageError
 
 
 def test_writes_text_and_bytes_and_replaces(tmp_path):
@@ -17,6 +19,25 @@ def test_writes_text_and_bytes_and_replaces(tmp_path):
     files.write_atomic(path, b"\x00\xff")
     assert path.read_bytes() == b"\x00\xff"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("options", "mode"), [({}, 0o644), ({"mode": 0o600}, 0o600)])
+def test_who_may_read_it(tmp_path, options, mode):
+    path = tmp_path / "a.txt"
+    path.touch(0o666)
+    files.write_atomic(path, "new", **options)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_the_new_name_is_on_the_disk_when_it_is_written(tmp_path, monkeypatch):
+    path, synced = tmp_path / "a.txt", []
+
+    def fsync(descriptor):
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.write_atomic(path, "new")
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
@@ -101,3 +122,88 @@ def test_the_names_in_a_folder_are_brought_to_the_disk(tmp_path, monkeypatch):
     assert synced == [tmp_path.stat().st_ino]
     with pytest.raises(FileNotFoundError):
         files.sync_directory(tmp_path / "none")
+
+
+def test_a_disk_that_cannot_flush_folders_is_taken_as_it_is(tmp_path, monkeypatch):
+    def fail(code):
+        def fsync(_):
+            raise OSError(code, os.strerror(code))
+
+        return fsync
+
+    for code in (errno.EINVAL, errno.ENOTSUP):
+        monkeypatch.setattr(os, "fsync", fail(code))
+        files.sync_directory(tmp_path)
+    monkeypatch.setattr(os, "fsync", fail(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        files.sync_directory(tmp_path)
+
+
+# Secrets
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "secret"
+    files.write_atomic(path, b"secret", mode=0o600)
+    return path
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o644, 0o610])
+def test_a_secret_that_others_can_read_is_none(secret, mode, given):
+    assert files.read_private(secret, 6, given=given) == b"secret"
+    secret.chmod(mode)
+    with pytest.raises(StateError, match=f"can be read by others: it has mode {mode:04o} and owner .*; chmod 600 it"):
+        files.read_private(secret, 6, given=given)
+
+
+def owned_by(monkeypatch, owner):
+    """Let files be another user's."""
+    fstat = os.fstat
+
+    def changed(descriptor):
+        found = list(fstat(descriptor))
+        found[4] = owner
+        return os.stat_result(found)
+
+    monkeypatch.setattr(os, "fstat", changed)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o440, 0o444])
+@pytest.mark.parametrize("root", [False, True])
+def test_only_tokens_are_taken_from_another_user_and_none_that_all_can_read(secret, monkeypatch, mode, root):
+    secret.chmod(mode)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    owned_by(monkeypatch, 0 if root else 1001)
+    if mode == 0o444:
+        with pytest.raises(StateError, match=r"mode 0444 and owner .*, and this is user 1000; chmod o= it"):
+            files.read_private(secret, 6, given=True)
+    else:
+        assert files.read_private(secret, 6, given=True) == b"secret"
+    if root and mode == 0o600:
+        assert files.read_private(secret, 6) == b"secret"
+    else:
+        with pytest.raises(StateError, match="can be read by others"):
+            files.read_private(secret, 6)
+
+
+def test_a_secret_is_short_and_a_file(tmp_path, secret):
+    with pytest.raises(StateError, match="is longer than 5 bytes"):
+        files.read_private(secret, 5)
+    with pytest.raises(FileNotFoundError):
+        files.read_private(tmp_path / "none", 5)
+    for given in (False, True):
+        with pytest.raises(StateError, match="is no file"):
+            files.read_private(tmp_path, 5, given=given)
+
+
+def test_a_token_may_come_through_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe, 0o600)
+    with pytest.raises(StateError, match="is no file"):  # and is not waited for
+        files.read_private(pipe, 6)
+    writer = threading.Thread(target=lambda: pipe.write_bytes(b"secret"))
+    writer.start()
+    assert files.read_private(pipe, 6, given=True) == b"secret"
+    writer.join()

@@ -210,6 +210,64 @@ def test_a_head_that_cannot_be_written_closes_the_journal(path, monkeypatch):
         assert journal.records[-1] == {"n": 4}  # counted, which is the safe side
 
 
+def broken(path, monkeypatch):
+    """A journal whose last record, and no more, stands in the file though it was refused."""
+    journal = Journal.open(path)
+    monkeypatch.setattr("matl.journal.write_atomic", lambda *_: (_ for _ in ()).throw(StorageError("full")))
+    with pytest.raises(StorageError):
+        journal.append({"n": 4})
+    monkeypatch.undo()
+    assert (journal.records, journal.head.records) == (RECORDS, 4)
+    return journal
+
+
+def test_reopened_a_journal_does_not_hold_what_it_refused(path, monkeypatch):
+    before = path.read_bytes()
+    with broken(path, monkeypatch) as journal:
+        assert path.read_bytes() != before
+        journal.reopen()
+        assert path.read_bytes() == before
+        journal.append({"n": 5})
+        journal.reopen()  # and what was written stays
+        head = journal.head
+    with Journal.open(path, head) as journal:
+        assert journal.records == [*RECORDS, {"n": 5}]
+
+
+def test_reopened_a_journal_has_the_head_of_what_it_holds(path, monkeypatch):
+    before = head_of(path).read_bytes()
+    with Journal.open(path) as journal:
+        monkeypatch.setattr("matl.files.sync_directory", lambda _: (_ for _ in ()).throw(OSError(5, "I/O error")))
+        with pytest.raises(StorageError, match="I/O error"):
+            journal.append({"n": 4})  # whose head was put in its place already
+        assert head_of(path).read_bytes() != before
+        with pytest.raises(StorageError, match="I/O error"):
+            journal.reopen()
+        monkeypatch.undo()
+        journal.reopen()
+        assert head_of(path).read_bytes() == before
+    with Journal.open(path) as journal:
+        assert journal.records == RECORDS
+
+
+def test_only_what_was_refused_is_taken_out(path, monkeypatch):
+    with broken(path, monkeypatch) as journal:
+        with Journal.open(path) as other:
+            with pytest.raises(StateError, match="is used by another process"):
+                journal.reopen()
+            other.append({"n": 5})
+        content = path.read_bytes()
+        with pytest.raises(StateError, match="was changed by somebody else"):
+            journal.reopen()
+        assert path.read_bytes() == content
+        path.write_bytes(b"".join(content.splitlines(keepends=True)[:3]))
+        with pytest.raises(StateError, match="was cut off or rolled back: it had 4 records, and has 3"):
+            journal.reopen()
+        path.unlink()
+        with pytest.raises(StorageError, match="No such file"):
+            journal.reopen()
+
+
 def test_a_folder_that_cannot_be_written(tmp_path, path):
     with pytest.raises(StorageError):
         Journal.create(tmp_path / "no" / "journal", {})

@@ -1,22 +1,32 @@
-"""Files that are either the old version or the new one, never half of one."""
+"""Files that are either the old version or the new one, never half of one, and files that hold a secret."""
 
 from __future__ import annotations
 
 import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from matl.errors import StorageError
+from matl.errors import StateError, StorageError
 
-__all__ = ["make_directory", "storage_error", "sync_directory", "write_atomic"]
+__all__ = ["make_directory", "read_private", "storage_error", "sync_directory", "write_atomic"]
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Replace ``path`` by ``content`` in one step.
+def write_atomic(path: Path, content: bytes | str, *, mode: int = 0o644) -> None:
+    """Replace ``path`` by ``content`` in one step; when this returns, that survives a power cut.
 
     The content goes to a temporary file beside ``path``, is flushed to the disk, and takes the name only then:
     a crash or a full disk leaves the old file as it was.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : bytes or str
+        What it is to hold.
+    mode : int
+        Who may read it; at no time may anybody else.
 
     Raises
     ------
@@ -32,13 +42,58 @@ def write_atomic(path: Path, content: bytes | str) -> None:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.chmod(0o644)
+            temporary.chmod(mode)
             temporary.replace(path)
         except BaseException:  # a user who interrupts leaves nothing behind either
             temporary.unlink(missing_ok=True)
             raise
+        sync_directory(path.parent)
     except OSError as error:
         raise storage_error(path, error) from error
+
+
+def read_private(path: Path, most: int, *, given: bool = False) -> bytes:
+    """The content of a file that holds a secret, if nobody else can read it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    most : int
+        Bytes that it may have.
+    given : bool
+        Whether somebody may have given it to this user, as tokens are. It may then be another user's, with a group that
+        reads it, or a pipe; else it is a file of this user or root, of mode 0600 or less.
+
+    Raises
+    ------
+    OSError
+        It cannot be opened or read.
+    StateError
+        Others can read it, it is longer, or it is no file.
+    """
+    # Only a gift is waited for, lest a pipe in the place of a key stops everything.
+    descriptor = os.open(path, os.O_RDONLY | (0 if given else os.O_NONBLOCK))
+    try:
+        status = os.fstat(descriptor)  # of what is read, whatever takes its name meanwhile
+        mode, owner, user = stat.S_IMODE(status.st_mode), status.st_uid, os.geteuid()
+        if not (stat.S_ISREG(status.st_mode) or (given and stat.S_ISFIFO(status.st_mode))):
+            raise StateError(f"{path} is no file")
+        # A secret that is mounted into a container is root's, and read by group (0440); an operator's group may be let
+        # read a token; and root reads everybody's. What all the world can read is no secret, whosever it is.
+        foreign = given and owner != user
+        if mode & (0o007 if foreign else 0o077) or not (given or owner in (0, user)):
+            raise StateError(
+                f"{path} can be read by others: it has mode {mode:04o} and owner {owner}, and this is user {user}; "
+                f"chmod {'o=' if foreign else '600'} it, and replace the secret if somebody may have read it"
+            )
+        with os.fdopen(descriptor, "rb", closefd=False) as stream:
+            content = stream.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > most:
+        raise StateError(f"{path} is longer than {most} bytes, and so is not what it should hold")
+    return content
 
 
 def make_directory(path: Path, *, private: bool = False) -> Path:
@@ -74,6 +129,9 @@ def sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network disks do that by themselves, or never
+            raise
     finally:
         os.close(descriptor)
 

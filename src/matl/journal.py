@@ -73,6 +73,7 @@ class Journal:
         self.path, self.records = path, list[dict[str, Any]]()
         self._advice = advice
         self._chain, self._size = "0" * _HASH, 0
+        self._refused = ""  # chain of the record that could not be written, which may be there all the same
         self._descriptor, self._owner = descriptor, os.getpid()
 
     @classmethod
@@ -156,7 +157,8 @@ class Journal:
         StateError
             The file was changed meanwhile, or this is a copy of the process that opened it.
         StorageError
-            It cannot be written. The journal is then closed; when it is opened again the record may be there.
+            It cannot be written. The journal is then closed; the record may be there when it is opened again, and is
+            not after `reopen`.
         """
         text = json.dumps(dict(record), sort_keys=True, separators=(",", ":"), allow_nan=False)
         chain = _chained(self._chain, text)
@@ -172,12 +174,42 @@ class Journal:
             if written != len(line):
                 raise OSError(f"only {written} of {len(line)} bytes were taken")
             os.fsync(self._descriptor)
-            self._size, self._chain = self._size + len(line), chain
-            self.records.append(json.loads(text))
-            write_atomic(_head_path(self.path), json.dumps(self.head._asdict()) + "\n")
+            _write_head(self.path, Head(len(self.records) + 1, chain))
         except OSError as error:
+            self._refused = chain
             self.close()
             raise error if isinstance(error, StorageError) else storage_error(self.path, error) from error
+        self._size, self._chain = self._size + len(line), chain
+        self.records.append(json.loads(text))
+
+    def reopen(self) -> None:
+        """Go on after an `append` that failed, with what it left of its record taken out.
+
+        Raises
+        ------
+        StateError
+            The file was changed since, or another process uses it.
+        StorageError
+            It cannot be written; this may be tried again.
+        """
+        self.close()
+        try:
+            found = Journal(self.path, os.open(self.path, os.O_RDWR | os.O_APPEND), self._advice)
+            try:
+                found._lock()
+                found._load([self.head])
+                if found.head != self.head and found.head != Head(len(self.records) + 1, self._refused):
+                    raise StateError(f"{self.path} was changed by somebody else; {self._advice}")
+                if _read_head(self.path, self._advice) != self.head:
+                    _write_head(self.path, self.head)  # first: a journal that ends before its head is lost
+                os.ftruncate(found._descriptor, self._size)
+                os.fsync(found._descriptor)
+            except BaseException:
+                found.close()
+                raise
+        except OSError as error:
+            raise error if isinstance(error, StorageError) else storage_error(self.path, error) from error
+        self._descriptor = found._descriptor
 
     def close(self) -> None:
         """Give the file back; a second time does nothing."""
@@ -285,6 +317,10 @@ def _read_head(path: Path, advice: str) -> Head:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise StateError(f"{source} cannot be read: {error}; {advice}") from error
     return head
+
+
+def _write_head(path: Path, head: Head) -> None:
+    write_atomic(_head_path(path), json.dumps(head._asdict()) + "\n")
 
 
 def _chained(before: str, text: str) -> str:

@@ -1,5 +1,6 @@
 """The audit log: on the disk before it is acknowledged, and what is changed or cut off is named."""
 
+import errno
 import json
 import os
 import threading
@@ -7,8 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from matl import files
 from matl.attest.audit_log import AuditLog, read_audit_log
-from matl.errors import InvalidValueError, StateError
+from matl.errors import InvalidValueError, StateError, StorageError
 from matl.journal import Head, Journal
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -140,6 +142,93 @@ def test_a_log_with_what_is_no_action_is_refused(path, record):
         journal.append(record)
     with pytest.raises(StateError, match="holds what is no action in line 5"):
         read_audit_log(path)
+
+
+# A disk that is full for a moment
+
+
+def fail(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.fixture(params=["write", "fsync", "head", "folder of the head"])
+def full(request, monkeypatch):
+    """A disk that takes nothing more, as it shows at each step of an append."""
+    write = os.write
+
+    def fills_up():
+        if request.param == "write":
+            monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
+        elif request.param == "fsync":
+            monkeypatch.setattr(os, "fsync", fail)
+        elif request.param == "head":
+            monkeypatch.setattr("matl.journal.write_atomic", lambda path, _: fail())
+        else:
+            monkeypatch.setattr(files, "sync_directory", fail)
+
+    return fills_up
+
+
+def test_what_a_full_disk_refused_is_not_there_and_the_log_goes_on(path, full, monkeypatch):
+    with AuditLog.open(path) as log:
+        before = log.head
+        for _ in range(2):
+            full()
+            with pytest.raises(StorageError):
+                log.append("carol", "revoke", "alice")
+            assert log.head == before
+            monkeypatch.undo()
+        assert log.append("carol", "release", "bob").index == 5
+        head = log.head
+    entries, found = read_audit_log(path, before)
+    assert [entry.action for entry in entries] == ["invite", "revoke", "undo", "release"]
+    assert found == head
+    AuditLog.open(path, head).close()
+
+
+@pytest.mark.parametrize("step", ["write", "head"])
+def test_what_a_full_disk_refused_is_taken_out_at_once(path, step, monkeypatch):
+    content, write = path.read_bytes(), os.write
+    with AuditLog.open(path) as log:
+        if step == "write":
+            monkeypatch.setattr(os, "write", lambda descriptor, line: write(descriptor, line[:10]))
+        else:
+            monkeypatch.setattr("matl.journal.write_atomic", lambda path, _: fail())
+        with pytest.raises(StorageError):
+            log.append("carol", "revoke", "alice")
+        assert path.read_bytes() == content  # should the process end now, nothing stands there as done
+        with pytest.raises(StateError, match="is used by another process"):
+            AuditLog.open(path)
+
+
+def test_a_disk_that_is_gone_for_a_while(path, monkeypatch):
+    gone = path.parent.with_name("gone")
+    with AuditLog.open(path) as log:
+        monkeypatch.setattr(os, "fsync", fail)
+        monkeypatch.setattr(os, "ftruncate", fail)
+        with pytest.raises(StorageError):
+            log.append("carol", "revoke", "alice")
+        monkeypatch.undo()
+        path.parent.rename(gone)
+        for _ in range(2):
+            with pytest.raises(StorageError, match="No such file"):
+                log.append("carol", "revoke", "bob")
+        gone.rename(path.parent)
+        log.append("carol", "release", "bob")
+    assert [entry.action for entry in read_audit_log(path)[0]] == ["invite", "revoke", "undo", "release"]
+
+
+def test_a_log_that_was_closed_stays_closed(path, monkeypatch):
+    log = AuditLog.open(path)
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StorageError):
+        log.append("carol", "revoke", "alice")
+    monkeypatch.undo()
+    log.close()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="was closed"):
+            log.append("carol", "revoke", "alice")
+    AuditLog.open(path).close()
 
 
 def test_threads_do_not_mix_their_lines(path):

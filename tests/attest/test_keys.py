@@ -144,7 +144,7 @@ def test_a_key_that_others_may_read_or_write_is_refused(tmp_path, mode):
     path = tmp_path / "key.pem"
     SigningKey.generate().save(path)
     path.chmod(mode)
-    with pytest.raises(StateError, match=f"mode {mode:04o} and owner .*: others can read it; chmod 600 it"):
+    with pytest.raises(StateError, match=f"mode {mode:04o} and owner .*; chmod 600 it"):
         SigningKey.load(path)
 
 
@@ -183,7 +183,7 @@ def test_another_content_is_no_key(tmp_path, content):
     path = tmp_path / "key.pem"
     path.touch(0o600)
     path.write_bytes(content)
-    with pytest.raises(StateError, match="is no signing key"):
+    with pytest.raises(StateError, match=r"is no signing key|is longer than 4096 bytes"):
         SigningKey.load(path)
 
 

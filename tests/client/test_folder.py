@@ -28,6 +28,16 @@ def test_key_and_name_stay(tmp_path):
         assert (again.client_id, again.key.public) == (name, key)
 
 
+def test_what_lies_in_the_clear_is_closed_to_others(tmp_path):
+    inner = [tmp_path / name for name in ("queue", "models")]
+    for each in inner:
+        each.mkdir(mode=0o755)
+    tmp_path.chmod(0o755)
+    ClientFolder(tmp_path).close()
+    assert [mode(each) for each in inner] == [0o700, 0o700]
+    assert mode(tmp_path) == 0o755  # is its owner's to decide
+
+
 def test_nothing_secret_is_beside_the_key(tmp_path):
     with ClientFolder(tmp_path, client_id="alice") as folder:
         folder.pin("demo", "abc")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 
 import pytest
 
@@ -48,6 +50,14 @@ def test_what_was_put_is_there_after_a_restart_oldest_first(tmp_path):
         queue.done(waiting)
     assert len(queue) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_other_user_reads_what_waits_and_a_power_cut_leaves_its_names(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_ino))
+    put(Queue(tmp_path), b"payload")
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    assert synced[-1] == tmp_path.stat().st_ino
 
 
 def test_a_second_update_for_a_round_takes_the_place_of_the_first(tmp_path):

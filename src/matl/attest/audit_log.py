@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Self
 from matl import validate
 from matl.attest.canonical import unix_ms
 from matl.attest.claims import Clock, system_clock
-from matl.errors import InvalidValueError, StateError
+from matl.errors import InvalidValueError, StateError, StorageError
 from matl.journal import Head, Journal, read_journal
 
 __all__ = ["AuditEntry", "AuditLog", "read_audit_log"]
@@ -92,6 +93,7 @@ class AuditLog:
 
     def __init__(self, journal: Journal, clock: Clock) -> None:
         self._journal, self._clock, self._lock = journal, clock, threading.Lock()
+        self._closed, self._refused = False, False  # what was refused may be there in part or whole
 
     @classmethod
     def create(cls, path: Path, clock: Clock = system_clock) -> AuditLog:
@@ -131,14 +133,23 @@ class AuditLog:
     def append(self, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> AuditEntry:
         """Write an action down; it is on the disk when this returns, and is done only then.
 
+        What is refused is taken out of the file, at once if the disk lets and else before the next action is written,
+        and so does not stand there as done. Once the disk takes it, the log goes on.
+
         Raises
         ------
         InvalidValueError
             A word is empty, long or not printable, or the details are not plain data.
         StorageError
             It cannot be written, and the action must not be done.
+        StateError
+            The file was changed meanwhile, and the action must not be done.
         """
         with self._lock:
+            if self._closed:
+                raise StorageError(f"{self._journal.path} was closed, and nothing more is written to it")
+            if self._refused:
+                self._go_on()
             entry = AuditEntry(
                 index=self.head.records + 1,
                 time=unix_ms(self._clock()),
@@ -153,11 +164,22 @@ class AuditLog:
                 self._journal.append(record)
             except (TypeError, ValueError, RecursionError) as error:
                 raise InvalidValueError(f"expected details that JSON can hold, got {error}") from error
+            except StorageError:
+                self._refused = True
+                with suppress(StorageError, StateError):  # which the next action meets
+                    self._go_on()
+                raise
             return entry
 
     def close(self) -> None:
-        """Give the file back."""
-        self._journal.close()
+        """Give the file back, once an action that is being written is there."""
+        with self._lock:
+            self._closed = True
+            self._journal.close()
+
+    def _go_on(self) -> None:
+        self._journal.reopen()
+        self._refused = False
 
     def __enter__(self) -> Self:
         return self

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,7 +32,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from matl.errors import ProtocolError, StateError
-from matl.files import storage_error, sync_directory
+from matl.files import read_private, storage_error, sync_directory
 
 __all__ = ["LARGEST_KEY", "Algorithm", "PublicKey", "SigningKey"]
 
@@ -187,7 +186,10 @@ class SigningKey:
         StateError
             It cannot be read, is no such key, or somebody other than its owner may read it.
         """
-        pem = _read_private(path)
+        try:
+            pem = read_private(path, LARGEST_KEY)
+        except OSError as error:
+            raise StateError(f"{path} cannot be read: {error.strerror}") from error
         try:
             key = load_pem_private_key(pem, password=None)
             if isinstance(key, Ed25519PrivateKey | ec.EllipticCurvePrivateKey):
@@ -238,30 +240,6 @@ class SigningKey:
             ) from error
         except OSError as error:
             raise storage_error(path, error) from error
-
-
-def _read_private(path: Path) -> bytes:
-    """A file's content if nobody but its owner, who is this user or root, may read or write it."""
-    try:
-        # Not blocking, lest a pipe in its place stops everything.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise StateError(f"{path} is no file")
-            if status.st_mode & 0o077 or status.st_uid not in (0, os.geteuid()):
-                mode = stat.S_IMODE(status.st_mode)
-                raise StateError(
-                    f"{path} has mode {mode:04o} and owner {status.st_uid}: others can read it; chmod 600 it"
-                )
-            content = os.read(descriptor, LARGEST_KEY + 1)
-        finally:
-            os.close(descriptor)
-    except OSError as error:
-        raise StateError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > LARGEST_KEY:
-        raise StateError(f"{path} is no signing key: it is longer than {LARGEST_KEY} bytes")
-    return content
 
 
 def _load(data: object, load: Callable[[bytes], PublicKeyTypes]) -> PublicKeyTypes:

@@ -26,13 +26,13 @@ class ClientFolder:
     """The folder of one client. One process at a time may use it, in several threads.
 
     ``key.pem`` is the client's identity: whoever has it is the client, and who loses it needs a new invitation.
-    ``client.json`` holds no secrets. ``queue/`` holds updates that no coordinator has acknowledged, and ``models/``
-    the latest model.
+    ``client.json`` holds no secrets. ``queue/`` holds updates that no coordinator has acknowledged, in the clear, and
+    ``models/`` the latest model; both are closed to others at every start.
 
     Parameters
     ----------
     path : Path
-        It is made where there is none, for its owner alone.
+        It is made where there is none, for its owner alone; one that is there keeps its mode.
     key : Path or SigningKey, optional
         The key, if it is kept elsewhere; ``key.pem`` of the folder otherwise, which is made if there is none.
     client_id : str, optional
@@ -63,18 +63,14 @@ class ClientFolder:
         if client_id is not None:
             check_identifier(client_id=client_id)
         self.path = path
-        new = not path.exists()
-        make_directory(path)
-        if new:
-            path.chmod(0o700)
+        make_directory(path, private=True)
         self._lock = _locked(path / "lock")
         self._changing = threading.Lock()  # client.json, between what was read and what is written
         try:
             self._content = self._read()
             self.key = self._key(key)
             self.client_id = self._name(client_id)
-            self.queue = make_directory(path / "queue")
-            self.models = make_directory(path / "models")
+            self.queue, self.models = _private(path / "queue"), _private(path / "models")
         except BaseException:
             self.close()
             raise
@@ -219,6 +215,16 @@ def _masked(content: dict[str, Any]) -> dict[str, Any]:
         name: Head(int(head["records"]), str(head["chain"]))._asdict() for name, head in found["journals"].items()
     }
     return found
+
+
+def _private(path: Path) -> Path:
+    """A folder for its owner alone, which it may not have been before."""
+    make_directory(path, private=True)
+    try:
+        path.chmod(0o700)
+    except OSError as error:
+        raise storage_error(path, error) from error
+    return path
 
 
 def _locked(path: Path) -> int | None:

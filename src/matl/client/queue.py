@@ -20,6 +20,7 @@ from matl.protocol.messages import SpecView
 __all__ = ["Queue", "Waiting"]
 
 _VERSION = 1
+_MODE = 0o600  # updates lie here in the clear
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Queue:
         waiting = Waiting(name, head, spec)
         same = (spec.run, spec.round)
         replaced = [each.name for each in self if (each.spec.run, each.spec.round) == same and each.name != name]
-        write_atomic(self._folder / f"{name}.payload", payload)
+        write_atomic(self._folder / f"{name}.payload", payload, mode=_MODE)
         self._note(waiting)
         for other in replaced:
             self._remove(other)
@@ -128,7 +129,7 @@ class Queue:
             "head": json.loads(waiting.head.to_bytes()),
             "spec": waiting.spec.model_dump(mode="json"),
         }
-        write_atomic(self._folder / f"{waiting.name}.json", json.dumps(content, indent=1) + "\n")
+        write_atomic(self._folder / f"{waiting.name}.json", json.dumps(content, indent=1) + "\n", mode=_MODE)
 
     def _remove(self, name: str) -> None:
         (self._folder / f"{name}.json").unlink(missing_ok=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from matl.attest.keys import SigningKey
 from matl.errors import StateError, StorageError
-from matl.files import make_directory, storage_error, sync_directory, write_atomic
+from matl.files import make_directory, read_private, write_atomic
 
 __all__ = ["PUBLIC", "Keys", "write_private"]
 
@@ -20,6 +18,7 @@ PUBLIC = "receipts.pub.pem"
 """File of the folder with the public key of receipts."""
 
 _SECRET = 32  # bytes
+_LARGEST = 4 * _SECRET  # bytes of the file, which is hexadecimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,28 +85,12 @@ def write_private(path: Path, content: str) -> None:
     StorageError
         It cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            with os.fdopen(handle, "w") as stream:
-                stream.write(content + "\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-            sync_directory(path.parent)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise storage_error(path, error) from error
+    write_atomic(path, content + "\n", mode=0o600)
 
 
 def _read_secret(path: Path) -> bytes:
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise StateError(f"{path} can be read by others: chmod 600 it, or remove it to have a new one made")
-        secret = bytes.fromhex(path.read_text())
+        secret = bytes.fromhex(read_private(path, _LARGEST).decode("ascii"))
     except OSError as error:
         raise StorageError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:

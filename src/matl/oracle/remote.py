@@ -18,6 +18,7 @@ from matl.client.retrying import Retrying
 from matl.client.sealed import OracleWatch
 from matl.coordinator.rounds.judge import JudgeAnswer, JudgeRequest
 from matl.errors import AttestationError, InvalidValueError, ProtocolError, ServiceError, StateError, UndecidedError
+from matl.files import read_private
 from matl.oracle.wire import LENGTH, Brief, Signed, pack_brief, unpack_answer
 from matl.protocol.problems import Code
 
@@ -202,12 +203,9 @@ async def _pieces(request: JudgeRequest, brief: bytes) -> AsyncIterator[bytes]:
 
 def _read_token(path: Path) -> str:
     try:
-        if path.stat().st_mode & 0o077:
-            raise StateError(f"{path} can be read by others: chmod 600 it")
-        with path.open() as stream:
-            token = stream.read(_TOKEN).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"the oracle's token cannot be read from {path}: {error}") from error
+        token = read_private(path, _TOKEN, given=True).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise StateError(f"the oracle's token cannot be read from {path}: {error.strerror}") from error
     if not token or not token.isascii() or not token.isprintable():
         raise InvalidValueError(f"expected a token in {path}, as `matl oracle serve` writes it there")
     return token

@@ -16,9 +16,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from matl.attest.measurement import Measurement
 from matl.coordinator.http.guard import LARGEST_HEADERS
-from matl.coordinator.keys import write_private
 from matl.errors import StateError
-from matl.files import make_directory
+from matl.files import make_directory, read_private, write_atomic
 from matl.oracle.answers import Answers
 from matl.oracle.attesting import Attester
 from matl.oracle.http import create_app
@@ -30,6 +29,8 @@ __all__ = ["HEAD_SECONDS", "Oracle", "server"]
 
 HEAD_SECONDS = 15.0
 """How long the head of a request may take."""
+
+_LARGEST_TOKEN = 512  # bytes of the file; coordinators read no more
 
 
 @dataclass(frozen=True)
@@ -140,13 +141,11 @@ class _Punctual(H11Protocol):
 def _token(path: Path) -> str:
     """The token in a file, which is made where there is none."""
     if not path.exists():
-        write_private(path, "matl_or_" + secrets.token_urlsafe(32))
+        write_atomic(path, f"matl_or_{secrets.token_urlsafe(32)}\n", mode=0o600)
     try:
-        if path.stat().st_mode & 0o077:
-            raise StateError(f"{path} can be read by others: chmod 600 it, or remove it to have a new one made")
-        token = path.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(f"{path} cannot be read: {error}; remove it to have a new token made") from error
-    if len(token) < 32:
+        token = read_private(path, _LARGEST_TOKEN, given=True).decode("ascii", "replace").strip()
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror}; remove it to have a new token made") from error
+    if len(token) < 32 or not token.isascii() or not token.isprintable():
         raise StateError(f"{path} holds no token: remove it, and a new one is made")
     return token
