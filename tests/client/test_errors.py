@@ -19,8 +19,11 @@ from tests.client.fake import Coordinator, application, refused, serving
 from matl.attest.claims import system_clock
 from matl.client import AsyncMATLClient, MATLClient
 from matl.client.connection import open_transport
+from matl.client.evidence import OraclePins
+from matl.client.sealed import OracleWatch
 from matl.errors import InvalidValueError, ProtocolError, ServiceError, StateError
 from matl.protocol.messages import OracleView
+from matl.records import Visibility
 
 
 def run(client, work):
@@ -87,6 +90,12 @@ def test_somebody_who_never_answers(client_of):
         (RedirectResponse("https://elsewhere.example/"), "malformed", "sends on to https://elsewhere.example/"),
         (Response(b'{"code": "internal", "message": "a fault"}', 500), "busy", "a fault"),
         (PlainTextResponse("bad gateway", 502, {"Retry-After": "0"}), "busy", "what stands before the coordinator"),
+        (PlainTextResponse("later", 503, {"Retry-After": "9" * 400}), "busy", "what stands before the coordinator"),
+        (
+            Response(b'{"code": "busy", "message": "", "retry_after": Infinity}', 400),
+            "malformed",
+            "words no coordinator uses",
+        ),
     ],
 )
 def test_something_else_is_there(answer, code, words, client_of):
@@ -237,9 +246,30 @@ def test_sealed_runs_need_a_sealer_and_a_sealer_needs_a_sealed_run(host, url, cl
     run(client_of(url, sealer=Sealer(), mode="mode2"), work)
 
 
+@pytest.mark.parametrize("where", ["http://[::1", "http://a\x00b", "ftp://oracle", "http://xn--zzzzzz", ""])
+def test_an_oracle_that_a_coordinator_does_not_place_anywhere_ends_the_loop(host, url, client_of, monkeypatch, where):
+    host.oracle, genuine = OracleView(url=where, config="ab" * 32), host.view
+    monkeypatch.setattr(host, "view", lambda: genuine().model_copy(update={"visibility": Visibility.SEALED}))
+
+    async def work(client):
+        await client.join(host.invite())
+        await client.fit_loop(lambda params, current: (params, 1))
+
+    pins = OraclePins(measurements=frozenset({"ab" * 32}), software=True)
+    error = error_of(client_of(url, sealer=OracleWatch(pins)), work)
+    assert (error.code, error.reason) == ("malformed", "no_oracle")
+    assert "the coordinator does not say where the oracle of run 'demo' is: expected an oracle's address" in str(error)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [
+        ("http://[::1", "expected an address such as https://host:8470, got 'http://\\[::1'"),
+        ("ws://a\nb", r"expected an address such as https://host:8470, got 'ws://a\\nb'"),
+        (
+            "https://-b\u00fc",
+            r"expected an address as https://host:port \(or http://\), got 'https://-b\\xfc': Invalid IDNA",
+        ),
         ("coordinator:8000", "expected an address such as https://host:8470, got 'coordinator:8000'"),
         ("ftp://host", "expected https, wss or grpcs"),
         ("https://user:secret@host", "expected an address"),
@@ -346,17 +376,6 @@ def test_a_client_may_show_a_certificate(host, client_of, pki):
         secure = url.replace("http://", "https://")
         run(client_of(secure, ca=pki / "server.pem", certificate=certificate), join(host))
         assert error_of(client_of(secure, ca=pki / "server.pem"), ask).reason in ("unreachable", "tls")
-
-
-def test_answers_without_end_are_not_read(client_of):
-    async def app(scope, receive, send):
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for _ in range(80):
-            await send({"type": "http.response.body", "body": b" " * (1 << 20), "more_body": True})
-
-    with serving(app) as url:
-        error = error_of(client_of(url), ask)
-    assert error.code == "too_large"
 
 
 def test_retry_after_is_respected(host, url, tmp_path):

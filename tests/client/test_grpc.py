@@ -15,6 +15,7 @@ from matl.client.grpc import GrpcTransport
 from matl.coordinator.grpc_door import DoorSettings, GrpcDoor
 from matl.errors import InvalidValueError, ServiceError, StateError
 from matl.protocol.messages import EnrolRequest, SessionRequest
+from matl.protocol.pb.methods import CODE, GO_ON, RETRY_AFTER
 
 grpc = pytest.importorskip("grpc")
 
@@ -136,6 +137,15 @@ def test_a_name_that_is_unknown() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("host", ["xn--zzzzzz", "-b\u00fc", "1.2.3.999"])
+def test_names_that_nobody_can_have(host: str) -> None:
+    async def main() -> None:
+        async with closing(f"grpc://{host}:1", timeout=10) as transport:
+            assert await refused(transport.health()) in (("busy", "unreachable"), ("busy", "timeout"))
+
+    asyncio.run(main())
+
+
 def test_somebody_who_does_not_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"grpc://127.0.0.1:{silent.getsockname()[1]}"
@@ -193,6 +203,62 @@ def test_answers_of_another_version_are_named() -> None:
             assert (caught.value.code, caught.value.reason) == ("malformed", "not_a_coordinator")
             with pytest.raises(ServiceError, match="5 bytes of a model of 10"):
                 [each async for each in transport.model(HASH)]
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def answered(answer: Any) -> AsyncIterator[GrpcTransport]:
+    """A transport to a server that has one answer to everything."""
+
+    class Everything(grpc.GenericRpcHandler):
+        def service(self, details: Any) -> Any:
+            return grpc.stream_stream_rpc_method_handler(answer)
+
+    server = grpc.aio.server(handlers=[Everything()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with closing(f"grpc://127.0.0.1:{port}", timeout=5) as transport:
+            yield transport
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("go_on", [False, True])
+def test_bytes_that_are_no_message_are_named(go_on: bool) -> None:
+    async def babel(_: Any, context: Any) -> AsyncIterator[bytes]:
+        await context.send_initial_metadata(((GO_ON, "1"),) if go_on else ())
+        yield b"\xff\xff"
+
+    async def main() -> None:
+        async with answered(babel) as transport:
+            calls: list[Any] = [
+                transport.health(), transport.runs(), transport.manifest("demo"), transport.receipt("demo", 3, "alice"),
+                transport.submit("demo", 3, message_of(b"abc")), transport.say("demo", 3, "share", b"abc"),
+                transport.asked("demo", 3, "share", wait=0.0, limit=10), anext(transport.model(HASH)),
+                anext(transport.events()),
+            ]  # fmt: skip
+            for said in await asyncio.gather(*calls, return_exceptions=True):
+                assert isinstance(said, ServiceError)
+                assert (said.code, said.reason) == ("malformed", "not_a_coordinator")
+                assert "answered what is no message of this protocol" in str(said)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("1.5", 1.5), ("inf", None), ("nan", None), ("-1", None), ("x", None)])
+def test_a_time_that_is_none_is_left_out(text: str, seconds: float | None) -> None:
+    async def refusing(_: Any, context: Any) -> AsyncIterator[bytes]:
+        context.set_trailing_metadata(((CODE, "busy"), (RETRY_AFTER, text)))
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "later")
+        yield b""
+
+    async def main() -> None:
+        async with answered(refusing) as transport:
+            with pytest.raises(ServiceError, match="later") as caught:
+                await transport.health()
+            assert (caught.value.code, caught.value.retry_after) == ("busy", seconds)
 
     asyncio.run(main())
 
@@ -257,8 +323,11 @@ def test_loops_in_two_threads_do_not_disturb_each_other() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["http://a:1", "grpc://a", "grpc://:5", "grpc://a:99999", "grpc://a:5/path", "grpc://u@a:5", "grpc://[::1", ""],
-)
+    [
+        "http://a:1", "grpc://a", "grpc://:5", "grpc://a:0", "grpc://a:99999", "grpc://a:5/path", "grpc://u@a:5",
+        "grpc://[::1", "grpc://a..b:5", "grpc://a\x00b:5", "grpc://a\nb:5", "",
+    ],
+)  # fmt: skip
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(InvalidValueError, match="grpc://host:port"):
         GrpcTransport(url)

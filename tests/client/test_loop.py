@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -38,6 +39,18 @@ class Scripted(TrainingLoop):
         raise AssertionError("there is no round")
 
 
+class Refusing(Scripted):
+    """Asks to wait so long, once."""
+
+    def __init__(self, retry_after):
+        super().__init__()
+        self._after = [retry_after]
+
+    async def next_round(self, *, wait=None):
+        if self._after:
+            raise ServiceError("busy", "come back later", retry_after=self._after.pop())
+
+
 def rounds_of(loop, patience):
     async def through():
         return [one async for one in loop.rounds(patience=patience)]
@@ -52,3 +65,17 @@ def test_an_outage_begins_when_nobody_can_be_reached_and_not_with_the_wait_for_a
 def test_an_outage_that_takes_too_long_is_an_error():
     with pytest.raises(ServiceError, match="nobody is there"):
         rounds_of(Scripted(0.01, *[0.05] * 20), patience=0.2)
+
+
+@pytest.mark.parametrize("seconds", [86_400.0, math.inf])
+def test_who_asks_to_wait_longer_than_patience_lasts_is_not_waited_for(seconds):
+    async def through():
+        async with asyncio.timeout(5):
+            return [one async for one in Refusing(seconds).rounds(patience=3600.0)]
+
+    with pytest.raises(ServiceError, match="come back later"):
+        asyncio.run(through())
+
+
+def test_who_asks_to_wait_a_little_is_waited_for():
+    assert rounds_of(Refusing(0.05), patience=1.0) == []

@@ -165,3 +165,39 @@ def test_a_problem_ends_the_events():
     with serving(app) as url, pytest.raises(ServiceError, match="no such token") as caught:
         asyncio.run(listen(url))
     assert caught.value.code == "unauthenticated"
+
+
+@pytest.mark.parametrize("status", [302, 308])
+def test_nobody_is_followed_to_another_address(status):
+    reached = []
+
+    async def elsewhere(scope, receive, send):
+        await receive()
+        await send({"type": "websocket.accept"})
+        reached.append((await receive())["text"])
+        await send({"type": "websocket.close"})
+
+    async def listen(url):
+        transport = WebSocketTransport(url.replace("http://", "ws://"))
+        transport.set_token("matl_cl_secret")
+        try:
+            async for _ in transport.events(after=0):
+                pytest.fail("there is no event")
+        finally:
+            await transport.aclose()
+
+    with serving(elsewhere) as other:
+        target = other.replace("http://", "ws://")
+
+        async def app(scope, receive, send):
+            await receive()
+            headers = [(b"location", target.encode())]
+            await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": b""})
+
+        for work in (listen, submit):
+            with serving(app) as url, pytest.raises(ServiceError, match="give the address that answers") as caught:
+                asyncio.run(work(url))
+            assert f"{url} sends on to {target};" in str(caught.value)
+            assert (caught.value.code, caught.value.reason) == ("malformed", "not_a_coordinator")
+    assert reached == []

@@ -8,8 +8,8 @@ import threading
 import pytest
 from tests.coordinator.grpc_door.certificates import Authority
 
-from matl.errors import InvalidValueError, ServiceError
-from matl.network.operating import Operator
+from matl.errors import InvalidValueError, ServiceError, StateError
+from matl.network.operating import Operator, read_token
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
@@ -77,3 +77,36 @@ def test_a_token_does_not_cross_a_network_in_the_clear_unless_that_is_meant():
 def test_what_is_no_address_is_refused(url):
     with pytest.raises(InvalidValueError, match=r"expected --url as https://host:port \(or http://\), got"):
         Operator(url, "matl_op_x")
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text(" matl_op_x\n")
+    return path
+
+
+def test_a_token_that_others_can_read_is_refused_whosever_it_is(token_file, monkeypatch):
+    assert read_token(token_file) == "matl_op_x"
+    token_file.chmod(0o640)
+    with pytest.raises(StateError, match="can be read by others: it has mode 0640"):
+        read_token(token_file)
+    monkeypatch.setattr("os.geteuid", lambda: token_file.stat().st_uid + 1)
+    assert read_token(token_file) == "matl_op_x"  # of another user, who lets a group read it
+    token_file.chmod(0o644)
+    with pytest.raises(StateError, match="can be read by others: it has mode 0644"):
+        read_token(token_file)
+
+
+def test_what_is_no_token_is_said(token_file):
+    for content in (b"", b" \n", b"two\nlines", "größe".encode(), b"\xff"):
+        token_file.write_bytes(content)
+        with pytest.raises(StateError, match="holds no token; expected one line that begins with matl_op_"):
+            read_token(token_file)
+    token_file.write_bytes(b"x" * 513)
+    with pytest.raises(StateError, match="is longer than 512 bytes"):
+        read_token(token_file)
+    token_file.unlink()
+    with pytest.raises(StateError, match=r"cannot be read from .*: No such file or directory; give its --token-file"):
+        read_token(token_file)

@@ -9,7 +9,6 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 from matl.attest.claims import Clock, system_clock
 from matl.attest.enrolment import PREFIX, EnrolmentRequest
@@ -18,7 +17,7 @@ from matl.client.folder import ClientFolder
 from matl.client.retrying import Retrying
 from matl.client.transport import Transport
 from matl.errors import InvalidValueError, ProtocolError, ServiceError
-from matl.protocol.addresses import PORT, refuse_clear
+from matl.protocol.addresses import PORT, parts_of, refuse_clear
 from matl.protocol.messages import EnrolRequest, Health, SessionRequest, SessionView
 from matl.protocol.problems import Code, refusal
 
@@ -60,9 +59,9 @@ def open_transport(
     StateError
         A certificate cannot be read.
     """
-    parts = urlsplit(url)
-    if not parts.hostname or parts.username or parts.query or parts.fragment:
-        raise InvalidValueError(f"expected an address such as https://host:{PORT}, got {url!r}")
+    parts = parts_of(url)
+    if parts is None or parts.username or parts.query or parts.fragment:
+        raise InvalidValueError(f"expected an address such as https://host:{PORT}, got {url!a:.200}")
     if not insecure:
         refuse_clear(url, unless="insecure=True")
     # Each is imported where it is used: a client over gRPC needs no httpx.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,7 +31,7 @@ def check_supported(spec: RoundSpec) -> None:
     Raises
     ------
     InvalidValueError
-        The round has several phases, or wants another encoding.
+        The round has other phases, phases without a deadline, or wants another encoding.
     """
     if spec.phases == PHASES and (spec.kind, spec.codec) == ("masked", "distributed"):
         if spec.visibility is not Visibility.SUMMED or spec.groups is not None or spec.clip is not None:
@@ -38,6 +39,11 @@ def check_supported(spec: RoundSpec) -> None:
                 f"round {spec.round} of {spec.run!r} is masked in a way this client does not know: expected one sum of "
                 f"all and a fixed clipping norm, got visibility={spec.visibility.value}, groups={spec.groups} and "
                 f"clip={spec.clip}"
+            )
+        if not 0 < (spec.deadline or 0.0) < math.inf:
+            raise InvalidValueError(
+                f"round {spec.round} of {spec.run!r} is masked and could last for ever: expected a deadline for its "
+                f"phases, got deadline={spec.deadline}"
             )
         return
     if spec.phases != ("collect",) or spec.kind != "delta":

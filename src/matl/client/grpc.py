@@ -7,12 +7,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Never, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
 from matl.client.transport import Message
 from matl.errors import InvalidValueError, MissingExtraError, ServiceError, StateError
+from matl.protocol.addresses import parts_of
 from matl.protocol.messages import (
     Acknowledgement,
     ChallengeView,
@@ -28,7 +28,7 @@ from matl.protocol.messages import (
     UpdateView,
     UploadView,
 )  # fmt: skip
-from matl.protocol.problems import Code, refusal
+from matl.protocol.problems import Code, refusal, seconds_of
 
 try:
     import grpc
@@ -168,7 +168,7 @@ class GrpcTransport:
                         for piece in message.pieces():
                             await call.write(pb.UpdatePart(chunk=piece))
                         await call.done_writing()
-                return self._read(Acknowledgement, await call)
+                return self._read(Acknowledgement, self._parsed(await call))
         finally:
             call.cancel()  # if it is not over
 
@@ -210,7 +210,7 @@ class GrpcTransport:
         parts += [pb.PhasePart(chunk=message[start : start + LARGEST_PIECE]) for start in pieces]
         with self._told():
             answer = await self._call("SayInPhase")(iter(parts), timeout=timeout, metadata=self._metadata)
-        return self._read(Acknowledgement, answer)
+        return self._read(Acknowledgement, self._parsed(answer))
 
     async def asked(self, run: str, number: int, phase: str, *, wait: float, limit: int) -> bytes:
         """See `matl.client.transport.Transport`."""
@@ -247,7 +247,8 @@ class GrpcTransport:
         if request.ByteSize() > LARGEST_MESSAGE:
             raise refusal(Code.TOO_LARGE, f"expected a request of at most {LARGEST_MESSAGE} bytes: less evidence")
         with self._told():
-            return await self._call(name)(request, timeout=timeout or self._timeout, metadata=self._metadata)
+            call = self._call(name)(request, timeout=timeout or self._timeout, metadata=self._metadata)
+            return self._parsed(await call)
 
     async def _stream(self, name: str, request: Any, *, idle: float | None) -> AsyncGenerator[Any, None]:
         """Call a method whose answer is a stream; ``idle`` seconds may pass until the next part."""
@@ -259,7 +260,7 @@ class GrpcTransport:
                         part = await call.read()
                     if part is grpc.aio.EOF:
                         return
-                    yield part
+                    yield self._parsed(part)
         finally:
             call.cancel()  # whoever listened has had enough; after the end it does nothing
 
@@ -296,6 +297,12 @@ class GrpcTransport:
         except ValidationError:
             self._stranger(f"what is no {kind.__name__}")
 
+    def _parsed(self, message: Any) -> Any:
+        """What came, if it is a message: gRPC writes a line in its log where it cannot be parsed, and gives nothing."""
+        if message is None:
+            self._stranger("what is no message of this protocol")
+        return message
+
     def _stranger(self, what: str) -> Never:
         raise refusal(
             Code.MALFORMED,
@@ -321,7 +328,7 @@ class GrpcTransport:
                 Code(metadata[CODE]),
                 words,
                 reason=metadata.get(REASON, ""),
-                retry_after=_seconds(metadata.get(RETRY_AFTER)),
+                retry_after=seconds_of(metadata.get(RETRY_AFTER)),
             )
         code, reason, why = _unsaid(status, words)
         return refusal(code, f"{self._url} {why} ({status.name}: {words:.300})", reason=reason)
@@ -346,13 +353,15 @@ def _unsaid(status: Any, words: str) -> tuple[Code, str, str]:
 
 
 def _target(url: str) -> tuple[str, bool]:
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme in ("grpc", "grpcs") and parts.hostname and parts.port and url.endswith(parts.netloc)
-    except ValueError:
-        whole = False
-    if not whole or "@" in parts.netloc:
-        raise InvalidValueError(f"expected grpc://host:port or grpcs://host:port, got {url!r}")
+    parts = parts_of(url)
+    if (
+        parts is None
+        or parts.scheme not in ("grpc", "grpcs")
+        or parts.port is None
+        or "@" in parts.netloc
+        or not url.endswith(parts.netloc)
+    ):
+        raise InvalidValueError(f"expected grpc://host:port or grpcs://host:port, got {url!a:.200}")
     return parts.netloc, parts.scheme == "grpcs"
 
 
@@ -363,13 +372,6 @@ def _content(path: Path | None) -> bytes | None:
         return path.read_bytes()
     except OSError as error:
         raise StateError(f"certificates cannot be read from {path}: {error.strerror}; expected files in PEM") from error
-
-
-def _seconds(text: str | None) -> float | None:
-    try:
-        return float(text) if text is not None else None
-    except ValueError:
-        return None
 
 
 def _json(request: BaseModel) -> bytes:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from pydantic import BaseModel, RootModel, ValidationError
 
+from matl.client.answers import PLAIN, read_async, refuse_packed, told, web_parts
 from matl.client.transport import PIECE, Message
 from matl.errors import MissingExtraError, ServiceError, StateError
 from matl.protocol.messages import (
@@ -30,14 +31,14 @@ from matl.protocol.messages import (
     UpdateView,
     UploadView,
 )
-from matl.protocol.problems import CODES, Code, refusal
+from matl.protocol.problems import CODES, Code, refusal, seconds_of
 
 try:
     import httpx
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
 
-__all__ = ["CONTENT_TYPE", "PHASE_TYPE", "HttpTransport", "tls_context"]
+__all__ = ["CONTENT_TYPE", "PHASE_TYPE", "HttpTransport", "sent_on", "tls_context"]
 
 CONTENT_TYPE = "application/vnd.matl.update"
 """Of a message of `matl.protocol.envelope`."""
@@ -45,6 +46,7 @@ CONTENT_TYPE = "application/vnd.matl.update"
 PHASE_TYPE = "application/vnd.matl.phase"
 """Of what is said and asked in the phases of a masked round."""
 
+_STRANGER = "not_a_coordinator"  # reason of the error of what answers, and not as a coordinator does
 _LONGEST_ANSWER = 64 << 20  # bytes; a layout of ten thousand arrays has about one megabyte
 _LONGEST_RECEIPT = 8192
 _LONGEST_MANIFEST = 1 << 20
@@ -75,6 +77,8 @@ class HttpTransport:
 
     Raises
     ------
+    InvalidValueError
+        The URL is none.
     StateError
         A certificate cannot be read.
     MissingExtraError
@@ -94,9 +98,10 @@ class HttpTransport:
         self.url = url.rstrip("/")
         self._timeout = timeout
         self._token: str | None = None
-        secure = self.url.startswith("https://")
+        secure = web_parts(self.url).scheme == "https"
         self._client = httpx.AsyncClient(
             base_url=self.url,
+            headers=PLAIN,
             verify=tls_context(ca, certificate) if secure else False,
             timeout=timeout,
             # Proxies of the environment see what goes over http.
@@ -151,7 +156,7 @@ class HttpTransport:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self._answer("GET", f"/v1/models/{_part(model_hash)}", headers=headers) as response:
             skip = offset if response.status_code == 200 else 0  # who knows no ranges sends everything
-            async for piece in response.aiter_bytes(PIECE):
+            async for piece in response.aiter_raw(PIECE):
                 if skip >= len(piece):
                     skip -= len(piece)
                     continue
@@ -230,16 +235,19 @@ class HttpTransport:
 
     async def _body(self, method: str, path: str, *, limit: int, **given: Any) -> bytes:
         async with self._answer(method, path, **given) as response:
-            return await _limited(response, limit)
+            return await read_async(response, limit, reason=_STRANGER)
 
     @asynccontextmanager
     async def _answer(self, method: str, path: str, **given: Any) -> AsyncIterator[httpx.Response]:
         """An answer that is no refusal, with its body still to come."""
         try:
-            async with self._client.stream(method, path, **given) as response:
-                if not response.is_success:
-                    raise _refusal(response, await _limited(response, _LONGEST_ANSWER), self.url)
-                yield response
+            with told(self.url, reason=_STRANGER):
+                async with self._client.stream(method, path, **given) as response:
+                    if not response.is_success:
+                        body = await read_async(response, _LONGEST_ANSWER, reason=_STRANGER)
+                        raise _refusal(response, body, self.url)
+                    refuse_packed(response, reason=_STRANGER)
+                    yield response
         except httpx.TimeoutException as error:
             raise refusal(Code.BUSY, f"{self.url} does not answer: {_words(error)}", reason="timeout") from error
         except httpx.RequestError as error:
@@ -280,17 +288,6 @@ def tls_context(ca: Path | None, certificate: tuple[Path, Path] | None) -> ssl.S
     return context
 
 
-async def _limited(response: httpx.Response, limit: int) -> bytes:
-    """A body, if it is not longer than it may be."""
-    pieces, size = [], 0
-    async for piece in response.aiter_bytes():
-        size += len(piece)
-        if size > limit:
-            raise refusal(Code.TOO_LARGE, f"{response.url} answers with more than {limit} bytes; it is no coordinator")
-        pieces.append(piece)
-    return b"".join(pieces)
-
-
 def _refusal(response: httpx.Response, body: bytes, url: str) -> ServiceError:
     """What an answer of 300 and above says."""
     try:
@@ -311,17 +308,20 @@ def _stranger(response: httpx.Response, url: str) -> ServiceError:
         message = f"{url} answers {status}: what stands before the coordinator cannot reach it, or asks for a pause"
         return refusal(Code.BUSY, message, reason="unreachable", retry_after=_retry_after(response))
     if response.is_redirect:
-        target = response.headers.get("location", "elsewhere")
-        message = f"{url} sends on to {target}; give the address that answers itself"
-    else:
-        message = f"{url} answers {status} in words no coordinator uses; is it the right address?"
-    return refusal(Code.MALFORMED, message, reason="not_a_coordinator")
+        return sent_on(url, response.headers.get("location", "elsewhere"))
+    message = f"{url} answers {status} in words no coordinator uses; is it the right address?"
+    return refusal(Code.MALFORMED, message, reason=_STRANGER)
+
+
+def sent_on(url: str, target: str) -> ServiceError:
+    """The error of an address that sends one on: nobody is followed, lest a token is shown to somebody else."""
+    message = f"{url} sends on to {target:.200}; give the address that answers itself"
+    return refusal(Code.MALFORMED, message, reason=_STRANGER)
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     """Seconds of a Retry-After header; the form with a date is not used by coordinators."""
-    text = response.headers.get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() else None
+    return seconds_of(response.headers.get("retry-after"))
 
 
 def _read(kind: type[M], content: bytes) -> M:
@@ -334,7 +334,7 @@ def _read(kind: type[M], content: bytes) -> M:
             Code.MALFORMED,
             f"the answer is no {kind.__name__} ({where}: {first['msg']}): another version of the protocol, or no "
             "coordinator",
-            reason="not_a_coordinator",
+            reason=_STRANGER,
         ) from error
 
 

@@ -69,7 +69,8 @@ class TrainingLoop(ABC):
         count : int, optional
             How many at most.
         patience : float
-            Seconds for which nobody may be reached before that is an error.
+            Seconds for which nobody may be reached before that is an error. Whoever asks to wait for longer than is
+            left of them is not waited for.
 
         Raises
         ------
@@ -175,7 +176,8 @@ class TrainingLoop(ABC):
                 return await self.next_round()
             except ServiceError as error:
                 began = began if failures else time.monotonic()  # waiting for a round to open is no outage
-                if not passing(error) or time.monotonic() - began > patience:
+                left = patience - (time.monotonic() - began)
+                if not passing(error) or left < (error.retry_after or 0.0):
                     raise
                 _LOG.warning("%s; going on trying", error)
                 await self._connection.retrying.pause(failures, error.retry_after)

@@ -12,6 +12,7 @@ import base64
 import binascii
 import json
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from matl.attest.keys import PublicKey
 from matl.client.connection import Connection
 from matl.client.folder import ClientFolder
+from matl.client.participation import LONGEST_WAIT, PAUSE
 from matl.client.rounds import Round
 from matl.client.spending import Spending
 from matl.errors import AggregationAborted, InvalidValueError, MatlError, ProtocolError, ServiceError
@@ -31,7 +33,6 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["MaskedRounds", "read_participants"]
 
-_WAIT = 25.0  # seconds that a request stays open; below what proxies commonly cut
 _LARGEST_TABLE = 64 << 20  # bytes
 _LOG = logging.getLogger("matl.client")
 
@@ -186,16 +187,27 @@ class MaskedRounds:
         return await self._connection.ask(lambda transport: transport.say(run, number, phase.value, message))
 
     async def _asked(self, target: Round, phase: Phase, session: Session) -> bytes:
-        """What is asked in a phase, once it begins."""
+        """What is asked in a phase, once it begins: when the one before is over, which has a deadline."""
         run, number, most = target.run, target.number, session.max_message
+        # A coordinator that was started again, or whose run was paused, begins the phase before anew.
+        longest = 2 * (target.spec.deadline or 0.0) + LONGEST_WAIT
+        ends = time.monotonic() + longest
         while True:
+            asked = time.monotonic()
             try:
                 return await self._connection.ask(
-                    lambda transport: transport.asked(run, number, phase.value, wait=_WAIT, limit=most)
+                    lambda transport: transport.asked(run, number, phase.value, wait=LONGEST_WAIT, limit=most)
                 )
             except ServiceError as error:
                 if error.reason != "not_yet":
                     raise
+            if (await self._connection.ask(lambda transport: transport.run(run))).status == "paused":
+                ends = time.monotonic() + longest
+            if time.monotonic() >= ends:
+                words = f"the phase {phase.value} of round {number} of {run} did not begin within {longest:g} s"
+                raise refusal(Code.CONFLICT, f"{words}: the coordinator lets its deadlines pass", reason="late")
+            if time.monotonic() - asked < PAUSE:
+                await asyncio.sleep(PAUSE)
 
     async def _identities(self, run: str) -> Mapping[str, bytes]:
         """Who may be in a sum, with their Ed25519 keys."""

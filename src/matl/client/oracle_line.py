@@ -6,10 +6,10 @@ import ssl
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+from matl.client.answers import PLAIN, read_async, told, web_parts
 from matl.client.http import tls_context
 from matl.errors import InvalidValueError, MissingExtraError, ServiceError
 from matl.protocol.addresses import is_loopback
@@ -62,16 +62,14 @@ class OracleLine:
         seconds: float = 30.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidValueError(f"expected the oracle's URL to be http(s)://host:port, got {url!r:.200}")
-        if token and parts.scheme == "http" and not is_loopback(parts.hostname):
+        parts = web_parts(url, what="an oracle's address")
+        if token and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             raise InvalidValueError(
                 f"expected https for an oracle on another machine, got {url}: the token would be sent in the clear"
             )
         self.url, self._secure = url.rstrip("/"), parts.scheme == "https"
         self._ca, self._seconds, self._transport = ca, seconds, transport
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = PLAIN | ({"Authorization": f"Bearer {token}"} if token else {})
 
     async def view(self, method: str, path: str, view: type[View], **options: Any) -> View:
         """A small answer in JSON.
@@ -98,23 +96,18 @@ class OracleLine:
             As for `view`.
         """
         try:
-            async with self._open() as client, client.stream(method, path, **options) as response:
-                content = bytearray()
-                async for piece in response.aiter_bytes():
-                    content += piece
-                    if len(content) > most:
-                        raise refusal(
-                            Code.MALFORMED, f"{self.url} answers more than {most} bytes to {path}", reason=NO_ORACLE
-                        )
-        except httpx.TransportError as error:
+            with told(self.url, reason=NO_ORACLE):
+                async with self._open() as client, client.stream(method, path, **options) as response:
+                    content = await read_async(response, most, reason=NO_ORACLE)
+        except httpx.RequestError as error:
             reason = "timeout" if isinstance(error, httpx.TimeoutException) else "unreachable"
             words = str(error) or type(error).__name__
             raise refusal(
                 Code.BUSY, f"the oracle at {self.url} does not answer ({words}); is it running?", reason=reason
             ) from error
         if response.status_code != 200:
-            raise self._refused(path, response.status_code, bytes(content))
-        return bytes(content)
+            raise self._refused(path, response.status_code, content)
+        return content
 
     @cached_property
     def _verify(self) -> ssl.SSLContext | bool:

@@ -23,10 +23,11 @@ from matl.attest.keys import PublicKey
 from matl.attest.sealing import SealedText, seal
 from matl.attest.tpm import TpmVerifier
 from matl.client.evidence import KnownOracle, OraclePins, decoded, read_evidence
-from matl.client.oracle_line import OracleLine
+from matl.client.oracle_line import NO_ORACLE, OracleLine
 from matl.errors import AttestationError, InvalidValueError
 from matl.protocol.messages import RunView
 from matl.protocol.oracle import Activation, EvidenceView, IdentityView, KeysView
+from matl.protocol.problems import Code, refusal
 from matl.records import Visibility
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class OracleWatch:
         AttestationError
             The oracle does not prove what is pinned, or measured another configuration than the run's. Nothing left.
         ServiceError
-            The oracle cannot be reached.
+            The oracle cannot be reached, or the coordinator says that it is where nothing can be.
         """
         if run.visibility is not Visibility.SEALED or run.oracle is None:
             raise AttestationError(
@@ -115,7 +116,11 @@ class OracleWatch:
                 "nothing was sent",
             )  # fmt: skip
         if not self._fixed and (self._line is None or self._line.url != run.oracle.url.rstrip("/")):
-            self._line, self._known = self._open(run.oracle.url), None
+            try:
+                self._line, self._known = self._open(run.oracle.url), None
+            except InvalidValueError as error:
+                words = f"the coordinator does not say where the oracle of run {run.id!r} is: {error}; ask its operator"
+                raise refusal(Code.MALFORMED, words, reason=NO_ORACLE) from error
         oracle = await self.known()
         if run.config_digest != oracle.config.run_config:
             raise AttestationError(

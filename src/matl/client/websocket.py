@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
-from matl.client.http import HttpTransport, tls_context
+from matl.client.http import HttpTransport, sent_on, tls_context
 from matl.client.transport import Message
 from matl.errors import MissingExtraError, ServiceError
 from matl.protocol.messages import Acknowledgement, EventView, Problem
@@ -19,7 +19,7 @@ from matl.protocol.problems import Code, refusal
 
 try:
     from websockets.asyncio.client import ClientConnection, connect
-    from websockets.exceptions import InvalidHandshake, WebSocketException
+    from websockets.exceptions import InvalidHandshake, InvalidStatus, WebSocketException
 except ImportError as error:
     raise MissingExtraError("websockets", extra="client") from error
 
@@ -29,6 +29,13 @@ M = TypeVar("M", bound=BaseModel)
 
 _PATH = "/v1/ws"
 _LARGEST_FRAME = 1 << 20  # bytes of a frame that comes in; events are small
+
+
+class _Connect(connect):
+    """Follows nobody who sends it on: what it says first may hold a token, and what follows is for its coordinator."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
 
 
 class WebSocketTransport(HttpTransport):
@@ -107,7 +114,7 @@ class WebSocketTransport(HttpTransport):
                 return _view(Acknowledgement, frame)
 
     async def _greeted(self, *, token: str | None, after: int | None) -> ClientConnection:
-        socket = await connect("ws" + self.url.removeprefix("http") + _PATH, **self._options)
+        socket = await _Connect("ws" + self.url.removeprefix("http") + _PATH, **self._options)
         try:
             await socket.send(json.dumps({"type": "hello", "token": token, "after": after}))
         except BaseException:
@@ -123,6 +130,8 @@ class WebSocketTransport(HttpTransport):
     def _broken(self, error: Exception) -> ServiceError:
         if isinstance(error, TimeoutError):
             return refusal(Code.BUSY, f"{self.url} does not answer within {self._timeout:g} s", reason="timeout")
+        if isinstance(error, InvalidStatus) and 300 <= error.response.status_code < 400:
+            return sent_on(self.url, ", ".join(error.response.headers.get_all("Location")) or "elsewhere")
         if isinstance(error, InvalidHandshake):
             message = f"{self.url} takes no WebSocket at {_PATH}: {error}; is it a coordinator? Try http:// or https://"
             return refusal(Code.MALFORMED, message, reason="not_a_coordinator")

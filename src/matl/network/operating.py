@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import ssl
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from pydantic import BaseModel, RootModel, ValidationError
 
-from matl.errors import InvalidValueError, MissingExtraError, ServiceError, StateError
+from matl.errors import MissingExtraError, ServiceError, StateError
+from matl.files import read_private
 from matl.network.folder import read_url
 from matl.protocol.addresses import refuse_clear
 from matl.protocol.messages import (
@@ -35,6 +34,7 @@ from matl.protocol.problems import Code, refusal
 try:
     import httpx
 
+    from matl.client.answers import PLAIN, read, told, web_parts
     from matl.client.http import tls_context
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
@@ -43,7 +43,9 @@ __all__ = ["Operator", "RunStanding"]
 
 TOKEN_FILE = "admin.token"  # noqa: S105 - the name of a file
 _TIMEOUT = 30.0
-_LARGEST_TOKEN = 512
+_LONGEST_ANSWER = 64 << 20  # bytes; a hundred thousand clients have about half of them
+_STRANGER = "not_a_coordinator"
+_LARGEST_TOKEN = 512  # bytes of the file
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -135,20 +137,13 @@ class Operator:
         certificate: tuple[Path, Path] | None = None,
         insecure: bool = False,
     ) -> None:
-        try:
-            parts = urlsplit(url)
-            is_it = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            is_it = False
-        if not is_it:
-            raise InvalidValueError(f"expected --url as https://host:port (or http://), got {url!a:.200}")
+        secure = web_parts(url, what="--url").scheme == "https"
         if not insecure:
             refuse_clear(url, unless="--insecure")
-        secure = parts.scheme == "https"
         self.url = url.rstrip("/")
         self._client = httpx.Client(
             base_url=self.url,
-            headers={"Authorization": f"Bearer {token}"},
+            headers={"Authorization": f"Bearer {token}", **PLAIN},
             verify=tls_context(ca, certificate) if secure else False,
             trust_env=secure,
             timeout=_TIMEOUT,
@@ -249,14 +244,16 @@ class Operator:
             raise self._stranger() from error
 
     def _send(self, method: str, path: str, content: Any = None) -> bytes:
+        given = {} if content is None else {"json": content}
         try:
-            response = self._client.request(method, path, **({} if content is None else {"json": content}))
+            with told(self.url, reason=_STRANGER), self._client.stream(method, path, **given) as response:
+                body = read(response, _LONGEST_ANSWER, reason=_STRANGER)
         except httpx.RequestError as error:
             raise self._unreachable(error) from error
         if response.is_success:
-            return response.content
+            return body
         try:
-            problem = Problem.model_validate_json(response.content)
+            problem = Problem.model_validate_json(body)
         except ValidationError as error:
             raise self._stranger() from error
         raise ServiceError(problem.code, problem.message, reason=problem.reason, retry_after=problem.retry_after)
@@ -296,15 +293,13 @@ def read_token(path: Path) -> str:
         There is none, or others can read it.
     """
     try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077 and os.geteuid() == path.stat().st_uid:
-            raise StateError(f"{path} can be read by others: chmod 600 it, and rotate the token")
-        token = path.read_text("utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        token = read_private(path, _LARGEST_TOKEN, given=True).decode("ascii", "replace").strip()
+    except OSError as error:
         raise StateError(
-            f"the operator's token cannot be read from {path}: {error}; give its --token-file, or the --folder of the "
-            "coordinator"
+            f"the operator's token cannot be read from {path}: {error.strerror}; give its --token-file, or the "
+            "--folder of the coordinator"
         ) from error
-    if not token.isascii() or not token.isprintable() or not 0 < len(token) <= _LARGEST_TOKEN:
+    if not token or not token.isascii() or not token.isprintable():
         raise StateError(f"{path} holds no token; expected one line that begins with matl_op_")
     return token
 

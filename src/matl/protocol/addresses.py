@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from matl.errors import InvalidValueError
 
-__all__ = ["PORT", "address_of", "is_loopback", "refuse_clear"]
+__all__ = ["PORT", "address_of", "is_loopback", "parts_of", "refuse_clear"]
 
 PORT = 8470
 """Where a coordinator listens unless it is told otherwise."""
 
+_LONGEST_URL = 2048
 _CLEAR = {"http": "https", "ws": "wss", "grpc": "grpcs"}
 
 
@@ -40,6 +41,28 @@ def is_loopback(host: str) -> bool:
     """
     found = address_of(host)
     return host.lower() == "localhost" if found is None else found.is_loopback
+
+
+def parts_of(url: str) -> SplitResult | None:
+    r"""The parts of a URL, or nothing where it is none, has no host, or one that no resolver takes.
+
+    Examples
+    --------
+    >>> parts_of("https://localhost:8470").port
+    8470
+    >>> bad = ("localhost", "http://", "http://[::1", "http://a:99999", "http://a..b", "http://a\n.b")
+    >>> [url for url in bad if parts_of(url)]
+    []
+    """
+    if len(url) > _LONGEST_URL or not url.isprintable():  # urlsplit takes line ends out
+        return None
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # of Unicode as well
+        return None
+    return parts if usable else None
 
 
 def refuse_clear(url: str, *, unless: str) -> None:

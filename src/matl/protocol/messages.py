@@ -46,7 +46,9 @@ class Problem(_Told):
     code: str = Field(description="Kind of refusal, see the protocol page.")
     message: str = Field(description="What was wrong, the value seen, the value allowed, what to do.")
     reason: str = Field("", description="Stable short name of the cause.")
-    retry_after: float | None = Field(None, description="Seconds after which it may be tried again.")
+    retry_after: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Seconds after which it may be tried again."
+    )
 
 
 class Health(_Told):

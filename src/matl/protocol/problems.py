@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from typing import NamedTuple
 
 from matl.errors import ServiceError
 
-__all__ = ["CODES", "Code", "Numbers", "refusal"]
+__all__ = ["CODES", "Code", "Numbers", "refusal", "seconds_of"]
 
 
 class Code(StrEnum):
@@ -59,3 +60,18 @@ def refusal(code: Code, message: str, *, reason: str = "", retry_after: float | 
         Seconds after which it may be tried again.
     """
     return ServiceError(code.value, message, reason=reason, retry_after=retry_after)
+
+
+def seconds_of(text: str | None) -> float | None:
+    """The time after which somebody may ask again, where a text says one.
+
+    Examples
+    --------
+    >>> [seconds_of(text) for text in ("1.5", "-1", "inf", "nan", "soon", None)]
+    [1.5, None, None, None, None, None]
+    """
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < math.inf else None
