@@ -1,13 +1,16 @@
 """What operators do to clients and runs: held, released, revoked, undone, and on record before it is done."""
 
 import asyncio
+import threading
 
+import pytest
 from tests.coordinator.service_kit import network, pieces, serving
 from tests.coordinator.test_access import refused
 
 from matl.attest.audit_log import read_audit_log
 from matl.attest.keys import SigningKey
-from matl.errors import StorageError
+from matl.coordinator import auditing
+from matl.errors import StateError, StorageError
 from matl.protocol.messages import InviteRequest
 
 
@@ -39,6 +42,42 @@ def test_an_operator_holds_a_client_and_lets_it_go(tmp_path):
             assert [event.kind for event in told if event.data.get("by_operator")] == [
                 "client_quarantined", "client_released", "client_quarantined",
             ]  # fmt: skip
+
+    asyncio.run(scenario())
+
+
+def test_the_audit_log_is_checked_once_for_all_until_it_changes(tmp_path, monkeypatch):
+    times, gate = [], threading.Event()
+
+    def checking(path):
+        times.append(path)
+        assert gate.wait(10)
+        return read_audit_log(path)
+
+    monkeypatch.setattr(auditing, "read_audit_log", checking)
+
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            await network(kit)
+            first = asyncio.create_task(kit.service.audit(kit.admin))
+            while not times:
+                await asyncio.sleep(0.005)
+            error = await refused(kit.service.audit(kit.admin), "busy", "audit_log")
+            assert error.retry_after == 1.0
+            gate.set()
+            entries = (await first).entries
+            assert (await kit.service.audit(kit.admin)).entries == entries
+            page = await kit.service.audit(kit.admin, after=entries[0].index, limit=2)
+            assert page.entries == entries[1:3]
+            assert len(times) == 1
+            await kit.service.quarantine(kit.admin, None, "ann", "odd")
+            assert [one.action for one in (await kit.service.audit(kit.admin)).entries][-1] == "quarantine"
+            assert len(times) == 2
+            path = kit.service.audit_file
+            path.write_bytes(path.read_bytes().replace(b'"odd"', b'"off"'))
+            for _ in range(2):
+                with pytest.raises(StateError, match="is damaged"):
+                    await kit.service.audit(kit.admin)
 
     asyncio.run(scenario())
 

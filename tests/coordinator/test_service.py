@@ -7,6 +7,7 @@ import os
 import stat
 from contextlib import aclosing
 
+import httpx
 import numpy as np
 import pytest
 from tests.coordinator.service_kit import LAYOUT, NAMES, Kit, Sceptic, network, pieces, serving
@@ -16,13 +17,16 @@ from matl.attest.keys import Algorithm, PublicKey, SigningKey
 from matl.attest.receipts import verify_receipt
 from matl.attest.signing import sign_chunk
 from matl.attest.texts import ChunkText
+from matl.attest.tokens import Scope
+from matl.coordinator import reading
 from matl.coordinator.access import Caller
+from matl.coordinator.http.app import create_app
 from matl.coordinator.keys import Keys
 from matl.coordinator.limits import Limits, Rate
 from matl.coordinator.rounds.overrides import Hold, Overrides
 from matl.errors import StateError
 from matl.params import values_hash
-from matl.protocol.messages import GradientRequest, StartRequest
+from matl.protocol.messages import GradientRequest, RunExport, StartRequest
 from matl.protocol.problems import Code, refusal
 from matl.records import Status
 from matl.screening import decode_payload
@@ -114,6 +118,59 @@ def test_clients_learn_nothing_of_one_another(tmp_path):
     asyncio.run(scenario())
 
 
+async def exported_by(kit):
+    return RunExport.model_validate_json(
+        b"".join([piece async for piece in await kit.service.export(kit.admin, "demo")])
+    )
+
+
+def test_an_export_comes_round_by_round_and_is_one_document(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading, "_WINDOW", 2)
+
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            ann, *_ = await network(kit)
+            for _ in range(3):
+                await refused(ann.send(np.nan), "invalid", "not_finite")
+                await kit.round_of(NAMES, cid=-1.0)
+            parts = [piece async for piece in await kit.service.export(kit.admin, "demo")]
+            assert len(parts) > 6
+            found = RunExport.model_validate_json(b"".join(parts))
+            assert found.model_dump_json().encode() == b"".join(parts)
+            assert found.run == await kit.service.run(kit.admin, "demo")
+            assert found.rounds == (await kit.service.rounds(kit.admin, "demo")).rounds[::-1]
+            assert [(one.round, one.client_id, one.verdict) for one in found.verdicts] == [
+                (number, name, verdict)
+                for number in range(3)
+                for name, verdict in (
+                    ("ann", "accepted"), ("ann", None), ("bob", "accepted"), ("cid", "quarantined"),
+                )
+            ]  # fmt: skip
+
+    asyncio.run(scenario())
+
+
+def test_an_operator_reads_one_export_at_a_time_and_is_told_so_before_it_begins(tmp_path):
+    async def scenario():
+        async with serving(tmp_path) as kit:
+            await network(kit)
+            first = await kit.service.export(kit.admin, "demo")
+            await anext(first)
+            transport = httpx.ASGITransport(create_app(kit.service))
+            async with httpx.AsyncClient(transport=transport, base_url="http://matl", headers=kit.bearer) as client:
+                answer = await client.get("/v1/runs/demo/export")
+                assert (answer.status_code, answer.json()["reason"]) == (503, "export")
+                other = await kit.service.export(Caller("operator", "carol", Scope.VIEWER), "demo")
+                assert await anext(other)
+                await other.aclose()
+                await first.aclose()
+                answer = await client.get("/v1/runs/demo/export")
+                assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+                assert answer.json() == (await exported_by(kit)).model_dump(mode="json")
+
+    asyncio.run(scenario())
+
+
 def test_trust_and_reputation_follow_the_verdicts_and_are_the_same_after_a_restart(tmp_path):
     async def scenario():
         kit = Kit(tmp_path)
@@ -134,14 +191,14 @@ def test_trust_and_reputation_follow_the_verdicts_and_are_the_same_after_a_resta
             assert {one.client_id: (one.reputation, one.rounds) for one in earned} == {
                 "ann": (0.24, 2), "bob": (0.24, 2), "cid": (0.1, 2),
             }  # fmt: skip
-            exported = await kit.service.export(kit.admin, "demo")
+            exported = await exported_by(kit)
             assert [(view.round, view.client_id) for view in exported.verdicts] == [
                 (number, name) for number in (0, 1) for name in NAMES
             ]
         async with kit.open():
             assert await kit.service.reputation(kit.admin, "demo") == earned
             assert {one.client_id: one for one in await kit.service.trust(kit.admin, "demo")} == standings
-            assert (await kit.service.export(kit.admin, "demo")).verdicts == exported.verdicts
+            assert (await exported_by(kit)).verdicts == exported.verdicts
             assert (await kit.round_of(NAMES)).number == 2
 
     asyncio.run(scenario())
@@ -517,7 +574,7 @@ def test_the_names_of_secrets_are_on_the_disk_before_anybody_relies_on_them(tmp_
 
     monkeypatch.setattr(os, "fsync", noting)
     Keys.of(tmp_path)
-    assert synced == [{"receipts.pem"}, {"receipts.pem", "coordinator.secret"}]
+    assert synced[:2] == [{"receipts.pem"}, {"receipts.pem", "coordinator.secret"}]
 
 
 def test_the_public_key_of_receipts_lies_beside_the_private_one(tmp_path):

@@ -8,10 +8,12 @@ import pytest
 from tests.coordinator.service_kit import LAYOUT, Client, D, Kit, pieces, serving
 from tests.coordinator.test_access import refused
 from tests.coordinator.test_service import NAMES, network
+from tests.network import masked_kit
 
 from matl.attest.keys import SigningKey
 from matl.coordinator import incoming
 from matl.coordinator.limits import Limits, Rate
+from matl.errors import ServiceError
 from matl.protocol.envelope import LARGEST_HEAD, Head, frame
 from matl.protocol.messages import InviteRequest
 from matl.protocol.problems import Code, refusal
@@ -152,6 +154,23 @@ def test_who_sends_what_has_to_be_refused_again_and_again_has_to_wait_and_nobody
     asyncio.run(scenario())
 
 
+def test_heads_that_others_made_cost_the_client_that_they_name_nothing_in_masked_runs_either(tmp_path):
+    async def scenario():
+        async with serving(tmp_path, Limits(refused=Rate(0.001, 3)), planner=masked_kit.plan) as kit:
+            ann, bob = await kit.enrol("ann"), await kit.enrol("bob")
+            await kit.start()
+            for _ in range(4):
+                await refused(ann.send(key=bob.key), "unauthenticated", "signature")
+                head, _ = await ann.signed(key=bob.key)
+                await refused(kit.service.begin_upload("demo", 0, head.to_bytes()), "unauthenticated", "signature")
+            await refused(kit.service.say(ann.caller, "demo", 0, "advertise", pieces(b"x")), "invalid", "malformed")
+            for _ in range(2):  # and her own cost her
+                await refused(ann.send(), "invalid", "masked")
+            await refused(ann.send(), "rate")
+
+    asyncio.run(scenario())
+
+
 async def held_back(message, gate, started):
     """A message whose last byte waits."""
     yield message[:-1]
@@ -197,6 +216,139 @@ def test_what_takes_too_long_to_arrive_is_given_up(tmp_path, monkeypatch):
             monkeypatch.setattr(incoming, "_HEAD_SECONDS", 0.1)
             arriving = held_back((await bob.message())[:20], never, started)
             await refused(kit.service.submit(None, "demo", 0, arriving), "busy", "too_slow")
+
+    asyncio.run(scenario())
+
+
+async def dripping(message, seconds=0.01, size=1):
+    """A message that never stops for long, and takes its time."""
+    for start in range(0, len(message), size):
+        yield message[start : start + size]
+        await asyncio.sleep(seconds)
+
+
+def test_who_sends_too_slowly_is_given_up_and_it_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(incoming, "GRACE_SECONDS", 0.1)
+
+    async def scenario():
+        async with serving(tmp_path, Limits(refused=Rate(0.001, 2))) as kit:
+            ann, bob, cid = await network(kit)
+            message = await ann.message()
+            head = 4 + int.from_bytes(message[:4], "big")
+
+            async def slow():
+                yield message[:head]
+                async for piece in dripping(message[head:]):
+                    yield piece
+
+            error = await refused(kit.service.submit(None, "demo", 0, slow()), "busy", "too_slow")
+            assert "65536 a second" in str(error)
+            counters = (await kit.service.metrics(kit.admin)).counters
+            assert (counters["submissions.arriving"], counters["submissions.arriving_bytes"]) == (0, 0)
+            assert not staged(tmp_path)
+
+            view, *_, payload = await begun(kit, ann)
+            await refused(kit.service.append(view.id, 0, dripping(payload)), "busy", "too_slow")
+            assert 0 < (await kit.service.upload(view.id)).offset < len(payload)  # what came is kept
+            await refused(ann.send(), "rate")
+            monkeypatch.setattr(incoming, "LEAST_RATE", 50)
+            assert not (await kit.service.submit(None, "demo", 0, dripping(await bob.message(), size=8))).duplicate
+            await cid.send()
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_comes_as_fast_as_expected_may_take_long_and_its_reader_longer(monkeypatch):
+    monkeypatch.setattr(incoming, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(incoming, "LEAST_RATE", 1000)
+
+    async def scenario():
+        read = bytearray()
+        async for piece in incoming.in_time(dripping(bytes(3000), 0.01, 100), 60.0):
+            read += piece
+        assert read == bytes(3000)
+        read.clear()
+        async for piece in incoming.in_time(pieces(bytes(50), 10), 0.2):
+            await asyncio.sleep(0.1)
+            read += piece
+        assert read == bytes(50)
+        with pytest.raises(ServiceError, match=r"all after 0\.2 s"):
+            async for _ in incoming.in_time(dripping(bytes(10_000), 0.01, 100), 0.2):
+                pass
+
+        async def failing():
+            yield b"x"
+            raise TimeoutError("of somebody else")
+
+        with pytest.raises(TimeoutError, match="somebody else"):
+            async for _ in incoming.in_time(failing(), 60.0):
+                pass
+
+    asyncio.run(scenario())
+
+
+def test_no_client_has_all_of_the_bytes_that_may_arrive(tmp_path):
+    async def scenario():
+        size = len(await encoded(1.0))
+        async with serving(tmp_path, Limits(submission_bytes=8 * size - 4)) as kit:
+            ann, bob, _ = await network(kit)
+            gate, started = asyncio.Event(), asyncio.Event()
+            task = asyncio.create_task(
+                kit.service.submit(None, "demo", 0, held_back(await ann.message(), gate, started))
+            )
+            await started.wait()
+            error = await refused(ann.send(2.0), "rate", "in_flight")
+            assert f"no more than 2 of {2 * size - 1} bytes" in str(error)
+            await bob.send()
+            gate.set()
+            await task
+
+        # One alone may be larger than its share, or it could never come.
+        async with serving(tmp_path / "small", Limits(submission_bytes=8)) as kit:
+            ann, *_ = await network(kit)
+            await ann.send()
+
+    asyncio.run(scenario())
+
+
+def test_of_an_upload_a_piece_takes_room_and_no_more_of_it_is_taken(tmp_path):
+    async def scenario():
+        async with serving(tmp_path, Limits(submission_bytes=100)) as kit:
+            gate, tasks = asyncio.Event(), []
+            clients = await network(kit)
+            for client in clients[:2]:
+                view, *_, payload = await begun(kit, client)
+                started = asyncio.Event()
+                arriving = held_back(payload[:20], gate, started)
+                tasks.append(asyncio.create_task(kit.service.append(view.id, 0, arriving, size=20)))
+                await asyncio.wait_for(started.wait(), 10)
+            assert (await kit.service.metrics(kit.admin)).counters["submissions.arriving_bytes"] == 40
+            gate.set()
+            assert [view.offset for view in await asyncio.gather(*tasks)] == [20, 20]
+            view, *_, payload = await begun(kit, clients[2])
+            await refused(kit.service.append(view.id, 0, pieces(payload, 7), size=20), "invalid", "payload_bytes")
+            assert (await kit.service.append(view.id, 0, pieces(payload), size=1 << 40)).acknowledgement is not None
+
+    asyncio.run(scenario())
+
+
+def test_what_is_said_in_a_phase_takes_the_room_of_that_phase(tmp_path):
+    async def scenario():
+        async with serving(tmp_path, planner=masked_kit.plan) as kit:
+            ann = await kit.enrol("ann")
+            await kit.start()
+            session = kit.service.live("demo").session()
+            for phase, most in (("advertise", session.max_message - session.nbytes), ("mask", session.max_message)):
+                gate, started = asyncio.Event(), asyncio.Event()
+                said = kit.service.say(ann.caller, "demo", 0, phase, held_back(b"xx", gate, started))
+                task = asyncio.create_task(said)
+                await asyncio.wait_for(started.wait(), 10)
+                assert (await kit.service.metrics(kit.admin)).counters["submissions.arriving_bytes"] == most
+                gate.set()
+                await asyncio.gather(task, return_exceptions=True)
+                await refused(
+                    kit.service.say(ann.caller, "demo", 0, phase, pieces(bytes(most + 1), 1 << 16)), "too_large", "body"
+                )
 
     asyncio.run(scenario())
 

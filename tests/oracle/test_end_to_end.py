@@ -266,6 +266,13 @@ def test_settings_name_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="chmod 600"):
         source.judge()
     (tmp_path / "token").chmod(0o600)
+    (tmp_path / "token").write_text("x" * 513)
+    with pytest.raises(Exception, match="is longer than 512 bytes"):  # and not cut off
+        source.judge()
+    (tmp_path / "token").write_text("\u00e9")
+    with pytest.raises(Exception, match="expected a token in"):
+        source.judge()
+    (tmp_path / "token").write_text("matl_or_x")
     assert source.judge().pins == OraclePins(measurements=frozenset({"0" * 64}), software=True)
     with pytest.raises(Exception, match="cannot be read"):
         OracleSource.model_validate({**told, "vendor_keys": [tmp_path / "none.der"]}).pins()

@@ -16,6 +16,7 @@ import pytest
 from tests.oracle.scenes import Scene, asking, play, simulated, software_scene
 
 from matl.coordinator.http import bodies
+from matl.coordinator.limits import Rate
 from matl.errors import StateError, StorageError
 from matl.oracle import serving
 from matl.oracle.answers import Answers
@@ -137,9 +138,45 @@ def test_limits_hold(scene: Scene) -> None:
         scene, "POST", "/v1/judge", app=limited(brief=-16 * door.bench.workload.layout.nbytes + 10), content=told
     )
     assert problem(short)[:2] == (413, "too_large")
-    busy = ask(scene, "GET", "/v1/evidence", app=limited(waiting=0), params={"nonce": "ab"})
+    busy = ask(scene, "GET", "/v1/evidence", app=limited(waiting=0, kept=0), params={"nonce": "ab"})
     assert problem(busy)[:2] == (503, "busy")
     assert int(busy.headers["Retry-After"]) >= 1
+
+
+def test_no_address_asks_for_evidence_all_the_time_and_who_has_the_token_finds_a_place(scene: Scene) -> None:
+    door = scene.oracle.app.state.door
+    limits = Limits(address=Rate(0.01, 2), waiting=2, kept=1)
+    app = create_app(door.bench, door.attester, door.config, door.answers, scene.token, limits=limits)
+
+    async def get(path: str, address: str, token: str = "") -> httpx.Response:
+        transport = httpx.ASGITransport(app, client=(address, 1))
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with httpx.AsyncClient(transport=transport, base_url="http://oracle", headers=headers) as client:
+            return await client.get(path)
+
+    async def scenario() -> None:
+        asked = "/v1/evidence?nonce=ab"
+        assert [
+            (await get(asked, "2001:db8::1")).status_code,
+            (await get("/v1/identity", "2001:db8::2")).status_code,
+        ] == [200, 404]
+        told = await get(asked, "2001:db8::3")  # the same network
+        assert problem(told)[:2] == (429, "rate")
+        assert int(told.headers["Retry-After"]) > 1
+        assert (await get(asked, "2001:db8::3", "wrong")).status_code == 429
+        assert (await get(asked, "2001:db8::3", scene.token)).status_code == 200
+        assert (await get("/v1/keys", "2001:db8::3")).status_code == 200
+        assert (await get(asked, "192.0.2.1")).status_code == 200
+        async with app.state.door._machine:  # the TPM is at work
+            waits = asyncio.create_task(get(asked, "192.0.2.2"))
+            await asyncio.sleep(0.05)
+            assert problem(await asyncio.wait_for(get(asked, "192.0.2.3"), 10))[:2] == (503, "busy")
+            kept = asyncio.create_task(get(asked, "192.0.2.3", scene.token))
+            await asyncio.sleep(0.05)
+            assert problem(await asyncio.wait_for(get(asked, "192.0.2.3", scene.token), 10))[:2] == (503, "busy")
+        assert [(await waits).status_code, (await kept).status_code] == [200, 200]
+
+    play(scenario)
 
 
 def test_one_round_is_judged_at_a_time(scene: Scene) -> None:
@@ -279,6 +316,10 @@ def test_a_token_that_others_can_read_is_refused(scene: Scene) -> None:
     with pytest.raises(StateError, match="chmod 600"):
         scene.start()
     path.chmod(0o600)
-    path.write_text("short\n")
-    with pytest.raises(StateError, match="no token"):
+    for content in ("short\n", "\u00e9" * 40):
+        path.write_text(content)
+        with pytest.raises(StateError, match="no token"):
+            scene.start()
+    path.write_text("x" * 513)
+    with pytest.raises(StateError, match="is longer than 512 bytes"):
         scene.start()

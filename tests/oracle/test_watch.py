@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,7 +193,10 @@ def test_a_key_of_another_measurement_is_refused(scene: Scene) -> None:
 
 def test_who_is_no_oracle_or_does_not_answer_is_named() -> None:
     async def answers(status: int, body: bytes) -> ServiceError:
-        transport = httpx.MockTransport(lambda request: httpx.Response(status, content=body))
+        async def sent() -> AsyncIterator[bytes]:
+            yield body
+
+        transport = httpx.MockTransport(lambda request: httpx.Response(status, content=sent()))
         line = OracleLine(URL, transport=transport)
         with pytest.raises(ServiceError) as caught:
             await line.view("GET", "/v1/evidence", EvidenceView)

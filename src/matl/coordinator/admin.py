@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import timedelta
 
-from matl.attest.audit_log import AuditEntry, read_audit_log
+from matl.attest.audit_log import AuditEntry
 from matl.attest.canonical import unix_ms
 from matl.attest.enrolment import Identity, Invitation, Roster
 from matl.attest.tokens import OperatorToken, Scope, Tokens
@@ -156,7 +156,7 @@ class Admin(Steering, Owning):
         """
         needs(caller, Scope.ADMIN)
         async with self._undoing:
-            entries, _ = await asyncio.to_thread(read_audit_log, self.audit_file)
+            entries, _ = await self._written.read()
             entry = next((one for one in entries if one.index == index), None)
             if entry is None:
                 raise refusal(Code.NOT_FOUND, f"the audit log has no action {index}", reason="index")
@@ -167,16 +167,15 @@ class Admin(Steering, Owning):
             ):
                 raise refusal(Code.CONFLICT, f"a later {entry.action} stands; undo that one", reason="superseded")
             await self._take_back(caller.name, entry)
-            entries, head = await asyncio.to_thread(read_audit_log, self.audit_file)
+            entries, head = await self._written.read()
         done = [one for one in entries if one.action == "undo" and one.details.get("of") == index]
         return AuditPage(entries=[audit_view(one) for one in done], records=head.records, chain=head.chain)
 
     @measured
     async def audit(self, caller: Caller, *, after: int = 0, limit: int = 100) -> AuditPage:
-        """Actions in order, at most ``limit`` (1 to 500) of those behind line ``after``; the whole file is checked."""
+        """Actions in order, at most ``limit`` (1 to 500) of those behind line ``after``; see `AuditReader.page`."""
         needs(caller, Scope.VIEWER)
-        entries, head = await asyncio.to_thread(read_audit_log, self.audit_file)
-        page = [one for one in entries if one.index > after][: min(max(limit, 1), _PAGE)]
+        page, head = await self._written.page(after, min(max(limit, 1), _PAGE))
         return AuditPage(entries=[audit_view(one) for one in page], records=head.records, chain=head.chain)
 
     @measured

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,21 +19,23 @@ from matl.attest.tokens import Scope
 from matl.attest.verifying import SignatureVerifier
 from matl.coordinator.access import Access, Caller, needs
 from matl.coordinator.attestations import Attestation
-from matl.coordinator.limits import InFlight, Limits, RateLimiter
+from matl.coordinator.auditing import AuditReader
+from matl.coordinator.incoming import SLOW, in_time
+from matl.coordinator.limits import InFlight, Limits, RateLimiter, neighbourhood
 from matl.coordinator.measures import Measures
 from matl.coordinator.rounds.live import LiveRun
 from matl.coordinator.rounds.plan import Host, Planner
 from matl.coordinator.storage.rows import EventRow, UploadRow
 from matl.errors import ServiceError, StorageError
-from matl.protocol.addresses import address_of
 from matl.protocol.envelope import LARGEST_HEAD, LENGTH
 from matl.protocol.problems import Code, refusal
 from matl.workloads import Earned
 
-__all__ = ["LONGEST_WAIT", "Core", "ServiceSettings", "neighbourhood"]
+__all__ = ["LONGEST_WAIT", "Core", "ServiceSettings"]
 
 LONGEST_WAIT = 30.0
 """Seconds that a reader may wait for something to happen."""
+_SHARES = 4  # of the bytes that may be arriving one client has one: four of them are needed to keep others out
 
 R = TypeVar("R")
 
@@ -116,6 +117,7 @@ class Core:
         self.store, self.blobs = host.store, host.blobs
         self.measures = Measures()
         self._audit_log, self._bell = audit_log, bell
+        self._written = AuditReader(self.audit_file)
         self._lives: dict[str, LiveRun] = {}
         self._broken: dict[str, str] = {}  # runs that cannot go on, and why
         self._uploads: dict[str, UploadRow] = {}
@@ -134,7 +136,9 @@ class Core:
         self._arriving = InFlight(limits.submissions, limits.submission_bytes, "updates")
         self._watching = InFlight(limits.watchers, 0, "readers")
         self._sending: Counter[str] = Counter()
+        self._sending_bytes: Counter[str] = Counter()
         self._waiters: Counter[str] = Counter()
+        self._exporting: set[str] = set()  # operators who are
 
     @property
     def running(self) -> Mapping[str, LiveRun]:
@@ -265,44 +269,45 @@ class Core:
         self._bell.ring()
 
     @contextmanager
-    def _one_of(self, client: str) -> Iterator[None]:
-        """Let a client send only so much at the same time."""
-        most = self.settings.limits.submissions_of_client
-        if self._sending[client] >= most:
+    def _arrival(self, client: str, size: int) -> Iterator[None]:
+        """Let so many bytes of a client arrive, of which it sends only so much at the same time, as all together do."""
+        limits, count, arriving = self.settings.limits, self._sending[client], self._sending_bytes[client]
+        most, share = limits.submissions_of_client, limits.submission_bytes // _SHARES
+        if count and (count >= most or arriving + size > share):  # one alone may be as large as it likes
             raise refusal(
                 Code.RATE,
-                f"{most} updates of {client} are arriving; send the next when they are there",
+                f"{count} updates of {client}, of {arriving} bytes, are arriving, and no more than {most} of {share} "
+                "bytes may; send the next when they are there",
                 reason="in_flight",
                 retry_after=1.0,
             )
-        self._sending[client] += 1
-        try:
-            yield
-        finally:
-            self._sending[client] -= 1
-            if not self._sending[client]:
-                del self._sending[client]
+        with self._arriving.admit(size):
+            self._sending[client] += 1
+            self._sending_bytes[client] += size
+            try:
+                yield
+            finally:
+                self._sending[client] -= 1
+                self._sending_bytes[client] -= size
+                if not self._sending[client]:
+                    del self._sending[client], self._sending_bytes[client]
 
-    async def _in_time(self, arriving: Awaitable[R]) -> R:
+    def _in_time(self, arriving: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """What arrives, unless that takes so long that it keeps others out."""
-        seconds = self.settings.limits.upload_seconds
-        try:
-            async with asyncio.timeout(seconds) as limit:
-                return await arriving
-        except TimeoutError as error:
-            if not limit.expired():
-                raise
-            words = f"the update was not here after {seconds:g} s; send it faster, or in pieces"
-            raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
+        return in_time(arriving, self.settings.limits.upload_seconds)
 
     @contextmanager
     def _charging(self, client: str) -> Iterator[None]:
-        """Refuse a client of whose updates too many had to be refused. That they were its own is known by then."""
+        """Refuse a client of whose updates too many had to be refused, and count those that are.
+
+        Only what is known to be its own may be refused in these ways: by its signature, its session, or the secret id
+        of its upload.
+        """
         self._refusals.check(client, now=time.monotonic())
         try:
             yield
         except ServiceError as error:
-            if error.code in (Code.INVALID, Code.FORBIDDEN):
+            if error.code in (Code.INVALID, Code.FORBIDDEN) or error.reason in SLOW:
                 self._refusals.charge(client, now=time.monotonic())
             raise
 
@@ -332,17 +337,3 @@ class Core:
             for one in (task, closing):
                 one.cancel()
             await asyncio.gather(task, closing, return_exceptions=True)
-
-
-def neighbourhood(address: str) -> str:
-    """What one sender has: an address of IPv4, or a network of 2^64 addresses of IPv6.
-
-    Examples
-    --------
-    >>> neighbourhood("192.0.2.7"), neighbourhood("::ffff:192.0.2.7"), neighbourhood("2001:db8::7"), neighbourhood("x")
-    ('192.0.2.7', '192.0.2.7', '2001:db8::/64', 'an unknown address')
-    """
-    found = address_of(address)
-    if found is None:
-        return "an unknown address"
-    return str(found if found.version == 4 else ipaddress.ip_network((int(found) >> 64 << 64, 64)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import NoReturn
 
@@ -10,8 +11,15 @@ from matl.errors import ProtocolError
 from matl.protocol.envelope import LARGEST_HEAD, LENGTH, Head, read_head
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["head_of", "read_message"]
+__all__ = ["GRACE_SECONDS", "LEAST_RATE", "SLOW", "head_of", "in_time", "read_message"]
 
+GRACE_SECONDS = 60.0
+"""How long nobody has to be fast: lines stall, and radios fall asleep."""
+LEAST_RATE = 64 << 10
+"""Bytes a second that are expected on average behind that: half a megabit. A slower line brings pieces, each of which
+is kept as far as it came."""
+SLOW = frozenset({"too_slow", "slow_body"})
+"""Reasons, here and of the doors, for which a message is given up that came too slowly, or not at all."""
 _HEAD_SECONDS = 60.0  # for all of a head, of which it is not known yet who sends it
 
 
@@ -67,6 +75,42 @@ async def read_message(message: AsyncIterator[bytes]) -> tuple[Head, AsyncIterat
             yield piece
 
     return head, payload()
+
+
+async def in_time(arriving: AsyncIterator[bytes], longest: float) -> AsyncIterator[bytes]:
+    """What arrives, unless that is so slow that it keeps others out.
+
+    Parameters
+    ----------
+    arriving : async iterator of bytes
+        A message, of which is known who sends it.
+    longest : float
+        Seconds that it is waited for in all. What its reader does meanwhile does not count.
+
+    Raises
+    ------
+    ServiceError
+        ``"busy"`` with the reason ``"too_slow"``: it takes longer than that, or than `GRACE_SECONDS` and what
+        `LEAST_RATE` allows for the bytes that are there.
+    """
+    waited, arrived = 0.0, 0
+    while True:
+        allowed, began = min(longest, GRACE_SECONDS + arrived / LEAST_RATE), time.monotonic()
+        try:
+            async with asyncio.timeout(allowed - waited) as limit:
+                piece = await anext(arriving)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            if not limit.expired():
+                raise  # somebody else's
+            words = (
+                f"{arrived} bytes were there after {allowed:.3g} s, expected are {LEAST_RATE} a second after the first "
+                f"{GRACE_SECONDS:g} s, and all after {longest:g} s; send it faster, or in pieces"
+            )
+            raise refusal(Code.BUSY, words, reason="too_slow", retry_after=1.0) from error
+        waited, arrived = waited + time.monotonic() - began, arrived + len(piece)
+        yield piece
 
 
 def head_of(data: bytes) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -10,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields
 
 from matl import validate
+from matl.protocol.addresses import address_of
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["InFlight", "Limits", "Rate", "RateLimiter"]
+__all__ = ["InFlight", "Limits", "Rate", "RateLimiter", "neighbourhood"]
 
 _SENDERS = 16_384
 _SOONEST_TURN, _LONGEST_TURN = 1.0, 60.0  # seconds
@@ -50,15 +52,17 @@ class Limits:
     sender : Rate
         Requests of one client or operator.
     refused : Rate
-        Updates of one client that were its own and had to be refused: they cost as much work as good ones.
+        Updates of one client that were its own and had to be refused, or came too slowly: they cost as much work, or
+        as much room, as good ones.
     submissions, submission_bytes : int
-        Updates, and bytes of them, that may be arriving at the same time.
+        Updates, and bytes of them, that may be arriving at the same time. Of one in pieces a piece counts.
     submissions_of_client : int
-        Those of one client.
+        Those of one client, of a quarter of the bytes together; one alone may be larger.
     uploads : int
         Updates in pieces that a client may have begun and not finished.
     upload_seconds : float
-        How long one may take, and an update in one message.
+        How long one may take, and how long one message is waited for, however fast it comes; see
+        `matl.coordinator.incoming.in_time`.
     watchers, watchers_of_one : int
         Readers that may wait for rounds and events at the same time; and those of one client or operator.
     message : int
@@ -223,3 +227,17 @@ class InFlight:
         now = self._clock()
         self._turn = min(max(self._turn, now) + self._took / self.count, now + _LONGEST_TURN)
         return max(_SOONEST_TURN, self._turn - now)
+
+
+def neighbourhood(address: str) -> str:
+    """What one sender has: an address of IPv4, or a network of 2^64 addresses of IPv6.
+
+    Examples
+    --------
+    >>> neighbourhood("192.0.2.7"), neighbourhood("::ffff:192.0.2.7"), neighbourhood("2001:db8::7"), neighbourhood("x")
+    ('192.0.2.7', '192.0.2.7', '2001:db8::/64', 'an unknown address')
+    """
+    found = address_of(address)
+    if found is None:
+        return "an unknown address"
+    return str(found if found.version == 4 else ipaddress.ip_network((int(found) >> 64 << 64, 64)))

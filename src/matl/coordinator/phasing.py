@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from matl.coordinator.access import Caller
 from matl.coordinator.core import LONGEST_WAIT, Core
 from matl.coordinator.measures import measured
+from matl.privacy.secagg import Phase
 from matl.protocol.messages import Acknowledgement, ParticipantsView
 from matl.protocol.problems import Code, refusal
 
@@ -67,9 +68,12 @@ class Phasing(Core):
             See `matl.coordinator.rounds.masking.Masking.take_message`; ``"too_large"``, ``"rate"`` or ``"busy"``.
         """
         live, key = self.live(run), self._ed25519(caller)
-        most = min(live.session().max_message, self.settings.limits.message)
-        with self._charging(caller.name), self._one_of(caller.name), self._arriving.admit(live.session().nbytes):
-            data = await self._in_time(_whole(message, most))
+        session = live.session()
+        # The vector comes in one phase; what is said in the others is short.
+        most = session.max_message - (0 if phase == Phase.MASK else session.nbytes)
+        most = min(most, self.settings.limits.message)
+        with self._charging(caller.name), self._arrival(caller.name, most):
+            data = await _whole(self._in_time(message), most)
             return await live.take_message(caller.name, key, number, phase, data)
 
     async def asked(self, caller: Caller, run: str, number: int, phase: str, *, wait: float = 0.0) -> bytes:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from matl.attest.tokens import Scope
 from matl.coordinator.access import Caller, needs
 from matl.coordinator.core import LONGEST_WAIT, Core
 from matl.coordinator.measures import measured
-from matl.coordinator.storage.rows import RoundRow
+from matl.coordinator.storage.rows import RoundRow, UpdateRow, VerdictRow
 from matl.coordinator.views import event_view, round_view, run_view, update_view
 from matl.protocol.messages import (
     EventPage,
@@ -20,7 +20,6 @@ from matl.protocol.messages import (
     Metrics,
     RoundPage,
     RoundView,
-    RunExport,
     RunView,
     UpdateView,
 )
@@ -28,7 +27,8 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["ModelBlob", "Reading"]
 
-_PAGE = 500  # events or rounds that are read at once for whoever is told all
+_PAGE = 500  # events that are read at once for whoever is told all
+_WINDOW = 16  # rounds of an export, each of which holds who sent what
 _CLIENTS = 1 << 20  # of a round, more than there are
 
 
@@ -139,21 +139,59 @@ class Reading(Core):
         return verdict.receipt
 
     @measured
-    async def export(self, caller: Caller, run: str) -> RunExport:
-        """A run as one document: every round, and what became of every update."""
+    async def export(self, caller: Caller, run: str) -> AsyncGenerator[bytes, None]:
+        """A run as one document: every round, and what became of every update.
+
+        Returns
+        -------
+        async generator of bytes
+            A `matl.protocol.messages.RunExport` in JSON, in pieces: no more than a round of it is in memory.
+
+        Raises
+        ------
+        ServiceError
+            Of the generator, before its first piece: ``"busy"``, as the caller is reading another export.
+        """
         needs(caller, Scope.VIEWER)
-        view = await self.run(caller, run)
-        rounds: list[RoundRow] = []
-        while page := await self.store.rounds(run, before=rounds[-1].number if rounds else None, limit=_PAGE):
-            rounds += page
-        verdicts = []
-        for row in reversed(rounds):
-            decided = {one.client: one for one in await self.store.verdicts(run, round=row.number, limit=_CLIENTS)}
-            # By client, an accepted update before one that was refused: the verdict is on the first.
-            for update in await self.store.updates(run, row.number):
-                verdicts.append(update_view(update, decided.pop(update.client, None), row.opened_at))
-        views = [round_view(row, caller) for row in reversed(rounds)]
-        return RunExport(run=view, rounds=views, verdicts=verdicts)
+        return self._exported(caller, await self.run(caller, run))
+
+    async def _exported(self, caller: Caller, view: RunView) -> AsyncGenerator[bytes, None]:
+        with self._one_export(caller.name):
+            latest = await self.store.rounds(view.id, limit=1)
+            count = latest[0].number + 1 if latest else 0
+            yield f'{{"run":{view.model_dump_json()},"rounds":['.encode()
+            comma = ""
+            for start in range(0, count, _WINDOW):
+                for row in await self._window(view.id, start, count):
+                    yield f"{comma}{round_view(row, caller).model_dump_json()}".encode()
+                    comma = ","
+            yield b'],"verdicts":['
+            comma = ""
+            for start in range(0, count, _WINDOW):
+                for row in await self._window(view.id, start, count):
+                    verdicts = await self.store.verdicts(view.id, round=row.number, limit=_CLIENTS)
+                    updates = await self.store.updates(view.id, row.number)
+                    if told := await asyncio.to_thread(_in_json, updates, verdicts, row.opened_at):
+                        yield f"{comma}{told}".encode()
+                        comma = ","
+            yield b"]}"
+
+    @contextmanager
+    def _one_export(self, name: str) -> Iterator[None]:
+        """Let an operator read one at a time: whoever reads slowly is in nobody else's way."""
+        if name in self._exporting:
+            words = f"{name} is reading an export already; read it to its end, and ask then"
+            raise refusal(Code.BUSY, words, reason="export", retry_after=5.0)
+        self._exporting.add(name)
+        try:
+            yield
+        finally:
+            self._exporting.discard(name)
+
+    async def _window(self, run: str, start: int, count: int) -> list[RoundRow]:
+        """Some rounds from that number on, of the first so many, the oldest first."""
+        found = await self.store.rounds(run, before=min(start + _WINDOW, count), limit=_WINDOW)
+        return [row for row in reversed(found) if row.number >= start]
 
     async def events(
         self, caller: Caller, *, after: int = 0, limit: int = 500, wait: float = 0.0, run: str | None = None
@@ -236,6 +274,14 @@ async def _rung(bell: asyncio.Event, seconds: float) -> None:
             await bell.wait()
     except TimeoutError:
         return
+
+
+def _in_json(updates: Sequence[UpdateRow], verdicts: Sequence[VerdictRow], opened_at: float) -> str:
+    """What became of the updates of a round, with commas between."""
+    decided = {one.client: one for one in verdicts}
+    # By client, an accepted update before one that was refused: the verdict is on the first.
+    views = (update_view(update, decided.pop(update.client, None), opened_at) for update in updates)
+    return ",".join(view.model_dump_json() for view in views)
 
 
 def _most(limit: int) -> int:

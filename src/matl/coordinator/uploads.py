@@ -54,8 +54,8 @@ class Uploads(Core):
         with self._charging(head.client_id):
             if (known := await live.examine(head)) is not None:
                 return known
-            with self._one_of(head.client_id), self._arriving.admit(head.payload_bytes):
-                return await self._in_time(live.take(head, payload))
+            with self._arrival(head.client_id, head.payload_bytes):
+                return await live.take(head, self._in_time(payload))
 
     @measured
     async def begin_upload(self, run: str, number: int, head: bytes) -> UploadView:
@@ -115,7 +115,14 @@ class Uploads(Core):
         return upload_view(self._upload(id))
 
     @measured
-    async def append(self, id: str, offset: int, data: AsyncIterator[bytes]) -> UploadView:  # noqa: A002
+    async def append(
+        self,
+        id: str,  # noqa: A002
+        offset: int,
+        data: AsyncIterator[bytes],
+        *,
+        size: int | None = None,
+    ) -> UploadView:
         """Take the next piece of an upload; with the last one the update is taken, as by `submit`.
 
         If a piece breaks off, what came of it is kept. If the update could not be taken *now*, an empty piece at the
@@ -129,6 +136,8 @@ class Uploads(Core):
             Where in the payload the piece begins; has to be what `upload` says.
         data : async iterator of bytes
             The piece.
+        size : int, optional
+            Bytes that it has at most; all that is missing, if not given.
 
         Raises
         ------
@@ -144,24 +153,26 @@ class Uploads(Core):
             raise refusal(Code.CONFLICT, words, reason="offset")
         self._sending[f"upload {id}"] += 1
         try:
-            if row.offset < row.size:
-                with self._one_of(row.client), self._arriving.admit(row.size - row.offset):
-                    row = await self._in_time(self._add(row, data))
-            return upload_view(row, await self._complete(row) if row.offset == row.size else None)
+            with self._charging(row.client):
+                if row.offset < row.size:
+                    missing = row.size - row.offset
+                    row = await self._add(row, data, missing if size is None else min(size, missing))
+                return upload_view(row, await self._complete(row) if row.offset == row.size else None)
         finally:
             del self._sending[f"upload {id}"]
 
-    async def _add(self, row: UploadRow, data: AsyncIterator[bytes]) -> UploadRow:
+    async def _add(self, row: UploadRow, data: AsyncIterator[bytes], most: int) -> UploadRow:
         broken: list[Exception] = []
 
         async def coming() -> AsyncIterator[bytes]:
             try:
-                async for piece in data:
+                async for piece in self._in_time(data):
                     yield piece
             except Exception as error:  # noqa: BLE001 - raised below, when what came before it is safe
                 broken.append(error)
 
-        end = await self.blobs.append(row.id, row.offset, coming(), limit=row.size)
+        with self._arrival(row.client, most):
+            end = await self.blobs.append(row.id, row.offset, coming(), limit=row.offset + most)
         if end > row.offset:
             await self.store.advance_upload(row.id, offset_before=row.offset, offset_after=end)
             row = self._uploads[row.id] = replace(row, offset=end)
@@ -174,12 +185,11 @@ class Uploads(Core):
         head = head_of(row.head)
         name = head.payload_sha256
         try:
-            with self._charging(head.client_id):
-                live = self.live(row.run)
-                with self.host.custody.holding(name):
-                    await self.host.custody.there(name)
-                    await self._finish(row, name)
-                taken = await live.take(head, None, arrived=moment(row.began_at))
+            live = self.live(row.run)
+            with self.host.custody.holding(name):
+                await self.host.custody.there(name)
+                await self._finish(row, name)
+            taken = await live.take(head, None, arrived=moment(row.began_at))
         except ServiceError as error:
             if error.code != Code.BUSY:
                 await self._forget(row)

@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -22,6 +22,7 @@ from matl.attest.tpm_tools import TpmError
 from matl.coordinator.http.bodies import JsonBody, pieces
 from matl.coordinator.http.errors import HANDLERS
 from matl.coordinator.http.guard import Guard
+from matl.coordinator.limits import Rate, RateLimiter, neighbourhood
 from matl.errors import AttestationError, ProtocolError, StorageError
 from matl.oracle.answers import Answers
 from matl.oracle.attesting import Attester
@@ -57,13 +58,18 @@ class Limits:
         Updates of one round.
     brief : int
         Bytes of a brief beside 16 times those of the model, for the state.
-    waiting : int
-        Requests for evidence that wait for the TPM, which answers one after another.
+    waiting, kept : int
+        Requests for evidence that wait for the TPM, which answers one after another; and how many of these places are
+        kept for who shows the token.
+    address : Rate
+        Those of one address that shows no token. A TPM answers about once a second, and a client asks once an hour.
     """
 
     most_clients: int = 10_000
     brief: int = 64 << 20
     waiting: int = 64
+    kept: int = 16
+    address: Rate = field(default_factory=lambda: Rate(1, 30))
 
 
 class _Door:
@@ -76,22 +82,32 @@ class _Door:
         self._token, self._limits = token.encode(), limits
         self._judging, self._machine = asyncio.Lock(), asyncio.Lock()
         self._waiting = 0
+        self._addresses = RateLimiter(limits.address, "requests for evidence")
         layout = bench.workload.layout
         self._most_brief = limits.brief + 16 * layout.nbytes
         self._most = self._most_brief + limits.most_clients * (bench.workload.channel.largest(layout) + LENGTH)
 
     def admit(self, request: Request) -> None:
         """Only the coordinator may ask for judgement."""
-        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(shown.strip().encode(), self._token):
+        if not self._shown(request):
             raise refusal(
                 Code.UNAUTHENTICATED, "expected the oracle's token in Authorization: Bearer; it is in the file that "
                 "`matl oracle serve` names", reason="token",
             )  # fmt: skip
 
-    async def machine(self, work: str, *arguments: bytes) -> bytes:
-        """Have the attester do something, one at a time."""
-        if self._waiting >= self._limits.waiting:
+    def _shown(self, request: Request) -> bool:
+        """Whether a request comes with the token."""
+        scheme, _, shown = request.headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(shown.strip().encode(), self._token)
+
+    async def machine(self, request: Request, work: str, *arguments: bytes) -> bytes:
+        """Have the attester do something, one at a time, and for nobody so often that others find no place."""
+        most = self._limits.waiting
+        if not self._shown(request):
+            sender = neighbourhood(request.client.host if request.client is not None else "")
+            self._addresses.take(sender, now=time.monotonic())
+            most -= self._limits.kept
+        if self._waiting >= most:
             raise refusal(Code.BUSY, f"{self._waiting} others wait for this oracle's evidence", retry_after=2)
         self._waiting += 1
         try:
@@ -206,7 +222,7 @@ async def keys(door: Door) -> KeysView:
 
 
 @_routes.get("/v1/evidence")
-async def evidence(door: Door, nonce: str) -> EvidenceView:
+async def evidence(request: Request, door: Door, nonce: str) -> EvidenceView:
     """What the oracle proves to somebody who drew this nonce (1 to 64 bytes, hexadecimal digits)."""
     if not re.fullmatch(rf"([0-9a-f]{{2}}){{1,{LARGEST_NONCE}}}", nonce):
         raise refusal(
@@ -214,7 +230,7 @@ async def evidence(door: Door, nonce: str) -> EvidenceView:
             f"{nonce[:40]!a}, {len(nonce)} characters; draw 32 random bytes", reason="nonce",
         )  # fmt: skip
     own, bench = door.bench.keys, door.bench
-    made = await door.machine("evidence", bytes.fromhex(nonce), own.signing.public.der)
+    made = await door.machine(request, "evidence", bytes.fromhex(nonce), own.signing.public.der)
     return EvidenceView(
         format=door.attester.format,
         evidence=_text(made),
@@ -227,21 +243,23 @@ async def evidence(door: Door, nonce: str) -> EvidenceView:
 
 
 @_routes.get("/v1/identity")
-async def identity(door: Door) -> IdentityView:
+async def identity(request: Request, door: Door) -> IdentityView:
     """Who made the oracle's TPM, for who wants to challenge it."""
-    return IdentityView(identity=_text(await door.machine("identity")))
+    return IdentityView(identity=_text(await door.machine(request, "identity")))
 
 
 @_routes.post("/v1/activations")
 async def activate(
-    door: Door, asked: Annotated[ActivationRequest, Depends(JsonBody(ActivationRequest, limit=_LARGEST_BLOB))]
+    request: Request,
+    door: Door,
+    asked: Annotated[ActivationRequest, Depends(JsonBody(ActivationRequest, limit=_LARGEST_BLOB))],
 ) -> Activation:
     """The TPM's answer to a challenge."""
     try:
         blob = base64.b64decode(asked.blob, validate=True)
     except ValueError as error:
         raise refusal(Code.MALFORMED, "the blob is not base64 (RFC 4648, section 4)") from error
-    return Activation(answer=_text(await door.machine("activate", blob)))
+    return Activation(answer=_text(await door.machine(request, "activate", blob)))
 
 
 @_routes.get("/v1/judgements/{digest}")

@@ -33,6 +33,7 @@ class Echo:
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
         self.received = 0
+        self.sizes: list[int | None] = []
         self.streams_closed = 0
         self.revoked = False
         self.published: asyncio.Queue[int] = asyncio.Queue()
@@ -83,7 +84,8 @@ class Echo:
             raise refusal(Code.BUSY, "too many updates are arriving")
         return Acknowledgement(run=run, round=number, client_id="alice", payload_sha256="cd" * 32, duplicate=False)
 
-    async def append(self, upload, offset, data):
+    async def append(self, upload, offset, data, *, size=None):
+        self.sizes.append(size)
         async for piece in data:
             self.received += len(piece)
         return UploadView(

@@ -256,6 +256,9 @@ def test_pieces_of_uploads():
         headers = {"Content-Type": "application/octet-stream"}
         answer = await client.patch("/v1/uploads/abc", headers=headers | {"Upload-Offset": "100"}, content=b"x" * 50)
         assert answer.json()["offset"] == 150
+        assert service.sizes == [50]
+        await client.patch("/v1/uploads/abc", headers=headers | {"Upload-Offset": "150"}, content=chunks(1))
+        assert service.sizes == [50, None]
         assert "Upload-Offset" in refused(await client.patch("/v1/uploads/abc", headers=headers), 422).message
         for offset in ("-1", "1.5", "many"):
             refused(await client.patch("/v1/uploads/abc", headers=headers | {"Upload-Offset": offset}), 422)

@@ -47,8 +47,8 @@ def test_rounds_commit_and_the_run_ends(place):
     async def test(run, host):
         models = [run.spec.model_hash]
         for number in range(3):
-            spec = run.spec
             assert (await run.wait_for_round(number - 1, 1)).number == number
+            spec = run.spec
             acks = await asyncio.gather(*(place.send(name, run, i + number) for i, name in enumerate(NAMES[:3])))
             assert [(ack.round, ack.duplicate) for ack in acks] == [(number, False)] * 3
             after = await ended(run, number)

@@ -283,6 +283,31 @@ def test_what_the_run_does_by_itself_is_tried_again(tmp_path, what, how):
     with_failing(place, test)
 
 
+@pytest.mark.parametrize(
+    ("error", "told"), [(StateError("a blob is damaged"), "a blob is damaged"), (RuntimeError("inner"), "RuntimeError")]
+)
+def test_who_comes_to_a_run_that_is_stuck_is_told_why(tmp_path, error, told):
+    place = Place(tmp_path)
+
+    async def test(run, host):
+        async def fails(*_, **__):
+            raise error
+
+        host.store.close_round = fails
+        for name in NAMES[:3]:
+            await place.send(name, run)
+        await asyncio.sleep(0.1)
+        with pytest.raises(ServiceError, match=f"once this is mended: {told}; send the update again") as caught:
+            await place.send("dan", run)
+        assert (caught.value.code, caught.value.reason) == ("busy", "between_rounds")
+        del host.store.close_round
+        place.clock.now += 6
+        await run.tick()
+        assert (await run.wait_for_round(0, 5)).number == 1
+
+    with_failing(place, test)
+
+
 def test_a_plan_of_other_settings_is_refused(tmp_path):
     place = Place(tmp_path)
 

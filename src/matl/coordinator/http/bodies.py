@@ -13,12 +13,12 @@ from starlette.requests import Request
 from matl.coordinator.strict_json import LARGEST_JSON, parse
 from matl.protocol.problems import Code, refusal
 
-__all__ = ["IDLE_SECONDS", "Bytes", "JsonBody", "pieces", "split_messages", "whole"]
+__all__ = ["IDLE_SECONDS", "Bytes", "JsonBody", "declared", "pieces", "split_messages", "whole"]
 
 M = TypeVar("M", bound=BaseModel)
 
 IDLE_SECONDS = 60.0
-"""A body may be slow, and take hours, as long as something of it arrives that often."""
+"""Something of a body has to arrive that often; how slow it may be besides is for whoever reads it."""
 _JSON_SECONDS = 60.0  # for a body of JSON as a whole
 _LENGTH = 8  # bytes before each message of several
 
@@ -90,6 +90,22 @@ def expect(request: Request, media_type: str) -> None:
         raise refusal(Code.MALFORMED, words, reason="content_type")
 
 
+def declared(request: Request) -> int | None:
+    """Bytes of the body, if the request says how many.
+
+    Raises
+    ------
+    ServiceError
+        ``"malformed"``: it says something else.
+    """
+    said = request.headers.get("content-length")
+    if said is None:
+        return None
+    if not (said.isascii() and said.isdigit()):
+        raise refusal(Code.MALFORMED, f"expected digits in Content-Length, got {said[:40]!r}")
+    return int(said[:20])
+
+
 async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it arrives.
 
@@ -99,10 +115,7 @@ async def pieces(request: Request, limit: int) -> AsyncIterator[bytes]:
         ``"too_large"`` as soon as it is known that there are more than ``limit`` bytes, at the latest when they are
         there; ``"busy"`` if nothing came for `IDLE_SECONDS`.
     """
-    declared = request.headers.get("content-length", "0")
-    if not (declared.isascii() and declared.isdigit()):
-        raise refusal(Code.MALFORMED, f"expected digits in Content-Length, got {declared[:40]!r}")
-    size = int(declared[:20])
+    size = declared(request) or 0
     async with aclosing(request.stream()) as stream:
         arrived = 0
         while True:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Response
+from fastapi.responses import StreamingResponse
 
 from matl.coordinator.http.bodies import JsonBody
 from matl.coordinator.http.parameters import RunId, router
@@ -54,7 +57,17 @@ async def stop_run(service: ServiceOf, caller: Operator, run: RunId, asked: Acti
     return await service.stop(caller, run, asked.reason)
 
 
-@routes.get("/v1/runs/{run}/export")
-async def export_run(service: ServiceOf, caller: Viewer, run: RunId) -> RunExport:
-    """The run, its rounds and all verdicts as one document."""
-    return await service.export(caller, run)
+@routes.get("/v1/runs/{run}/export", response_model=RunExport)
+async def export_run(service: ServiceOf, caller: Viewer, run: RunId) -> Response:
+    """The run, its rounds and all verdicts as one document. Of one operator one is read at a time."""
+    document = await service.export(caller, run)
+    first = await anext(document)  # what is refused is refused before the answer begins
+    return StreamingResponse(_from(first, document), media_type="application/json")
+
+
+async def _from(first: bytes, others: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """All pieces; what makes them is closed even if the client leaves in the middle."""
+    async with aclosing(others):
+        yield first
+        async for piece in others:
+            yield piece

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Response
 from starlette.requests import Request
 
-from matl.coordinator.http.bodies import Bytes, pieces, whole
+from matl.coordinator.http.bodies import Bytes, declared, pieces, whole
 from matl.coordinator.http.parameters import LARGEST_COUNT, ClientId, RoundNumber, RunId, router
 from matl.coordinator.http.senders import Anybody, Known, ServiceOf
 from matl.protocol.envelope import LARGEST_HEAD, Head
@@ -91,7 +91,7 @@ async def append_to_upload(
 
     What arrived of a piece that was cut off is kept: `GET` says where to go on.
     """
-    return await service.append(upload, offset, pieces(request, service.max_message))
+    return await service.append(upload, offset, pieces(request, service.max_message), size=declared(request))
 
 
 @uploads.get("/v1/uploads/{upload}")

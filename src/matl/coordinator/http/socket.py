@@ -12,11 +12,10 @@ from pydantic import BaseModel
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from matl.coordinator.access import Caller
-from matl.coordinator.core import neighbourhood
 from matl.coordinator.http.errors import problem
 from matl.coordinator.http.frames import PATH, AckFrame, EventFrame, Hello, Ping, Pong, ProblemFrame
 from matl.coordinator.http.senders import address_of, certificate_of, service_of
-from matl.coordinator.limits import InFlight
+from matl.coordinator.limits import InFlight, neighbourhood
 from matl.coordinator.service import Service
 from matl.coordinator.strict_json import parse
 from matl.errors import ProtocolError, ServiceError

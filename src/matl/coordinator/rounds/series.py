@@ -58,13 +58,17 @@ class Rounds(Mirror):
                 pass
             self._obstacle = ""
         except (ServiceError, AttestationError) as error:
-            self._obstacle = str(error)
             wait = getattr(error, "retry_after", None) or _AGAIN
             logger.warning("run %s waits %g seconds: %s", self._row.id, wait, error)
-            self._again_at = self._host.steady() + wait
-        except Exception:
+            self._wait_for(str(error), wait)
+        except Exception as error:
             logger.exception("run %s waits %g seconds", self._row.id, _AGAIN)
-            self._again_at = self._host.steady() + _AGAIN
+            # Clients are told it: the words of errors that are not ours may be of the inside.
+            self._wait_for(str(error) if isinstance(error, MatlError) else type(error).__name__, _AGAIN)
+
+    def _wait_for(self, obstacle: str, seconds: float) -> None:
+        """Try again after a while what cannot be done for now."""
+        self._obstacle, self._again_at = obstacle, self._host.steady() + seconds
 
     async def _go_one(self) -> bool:
         """Take the round to where it stands next; whether there may be more to do."""

@@ -52,19 +52,16 @@ class Taking(Rounds):
         ServiceError
             It is refused. ``"unauthenticated"``: it is not known who sent it. ``"conflict"``: another update of the
             client counts, the round is over, or others were drawn for it. ``"invalid"`` and ``"forbidden"``: it was
-            signed by its client and cannot be taken, and that was written down. ``"busy"``: it may be sent again
-            later, as it is.
+            signed by its client and cannot be taken, and that was written down if it was made for such a run.
+            ``"busy"``: it may be sent again later, as it is.
         """
-        if head.run != self._row.id:
-            raise refusal(Code.INVALID, f"the update is of run {head.run!r}, this is {self._row.id!r}", reason="run")
-        if self.plan.masked:
-            words = f"run {head.run!r} takes updates masked alone, phase by phase; use a client that does"
-            raise refusal(Code.INVALID, words, reason="masked")
-        forged = self._forged(head, arrived)
-        if (known := await self._known(head, proven=forged is None)) is not None:
+        forged, misplaced = self._forged(head, arrived), self._misplaced(head)
+        if misplaced is None and (known := await self._known(head, proven=forged is None)) is not None:
             return known
-        if forged is not None:
+        if forged is not None:  # before all that is held against the client that the head names
             raise _unauthenticated(forged)
+        if misplaced is not None:
+            raise misplaced
         self._check_time(head)
         self._check_selected(head.client_id)
         if (held := self._held(head)) is not None:
@@ -293,6 +290,15 @@ class Taking(Rounds):
             return self._host.verifier.check(head.update(), self.spec, arrived=arrived, admit=False)
         except ProtocolError as error:
             raise refusal(Code.MALFORMED, str(error), reason=error.code) from error
+
+    def _misplaced(self, head: Head) -> ServiceError | None:
+        """The refusal of an update that this run never takes, whoever made it."""
+        if head.run != self._row.id:
+            return refusal(Code.INVALID, f"the update is of run {head.run!r}, this is {self._row.id!r}", reason="run")
+        if self.plan.masked:
+            words = f"run {head.run!r} takes updates masked alone, phase by phase; use a client that does"
+            return refusal(Code.INVALID, words, reason="masked")
+        return None
 
     def _held(self, head: Head) -> Rejection | None:
         """The rejection of a client that an operator put into quarantine."""

@@ -14,7 +14,6 @@ from matl.coordinator.storage.rows import (
     EventRow,
     PhaseRow,
     RoundRow,
-    RoundStatus,
     RunRow,
     UpdateRow,
     UploadRow,
@@ -75,11 +74,6 @@ class Reading:
         """At most ``limit`` rounds of a run, the latest first, those with a number below ``before`` if it is given."""
         query = sa.select(rounds).where(rounds.c.run == run).order_by(rounds.c.number.desc()).limit(limit)
         return await self._all(RoundRow, query if before is None else query.where(rounds.c.number < before))
-
-    async def open_rounds(self, run: str) -> list[RoundRow]:
-        """The rounds of a run that have not ended, the first of them first."""
-        going = rounds.c.status.in_((RoundStatus.OPEN, RoundStatus.JUDGING))
-        return await self._all(RoundRow, sa.select(rounds).where(rounds.c.run == run, going).order_by(rounds.c.number))
 
     async def update(self, run: str, round: int, client: str) -> UpdateRow | None:  # noqa: A002 - the row's own word
         """A client's update in a round: the accepted one, else the first that was refused."""
