@@ -10,6 +10,7 @@ from tests.modes.test_mode1 import CLASSES, RECIPE, TASK, blobs, play, quarantin
 from matl.learning.oracle import RootOracle
 from matl.modes import mode1
 from matl.modes.mode1 import Mode1
+from matl.trust.spectral import OPENS
 
 CLIENTS, LIARS, HELD = 50, 20, 120
 DIRECTION = np.random.default_rng(3).normal(size=TASK.layout.size)
@@ -76,3 +77,26 @@ def test_who_lies_otherwise_is_left_out_of_what_divides(monkeypatch: pytest.Monk
     judgements, _, _ = play(both, rounds=5)
     assert quarantined(judgements[-1]) == {*range(LIARS), CLIENTS - 3, CLIENTS - 2, CLIENTS - 1}
     assert all(not weights[-3:].any() and weights[:-3].all() for weights in told[1:])
+
+
+def test_who_is_known_to_be_foreign_is_no_news(monkeypatch: pytest.MonkeyPatch):
+    """A few that lie loudly divide the cohort: the others would be accused of what is left."""
+    told = []
+
+    def listening(*given):
+        told.append((given[-1].copy(), original(*given).strength, original(*given[:-1]).strength))
+        return original(*given)
+
+    original = mode1.divide
+    monkeypatch.setattr(mode1, "divide", listening)
+    liars = np.arange(CLIENTS) < 10
+
+    def loud(updates, t):
+        if t < 3:  # then they behave, and wait in quarantine for the end of it
+            updates[liars] += 1.5 * np.linalg.norm(updates[liars], axis=1, keepdims=True) * DIRECTION
+
+    judgements, _, _ = play(loud, rounds=5)
+    assert quarantined(judgements[-1]) == set(range(10))
+    assert all(np.array_equal(known, liars) for known, _, _ in told)
+    (_, strength, otherwise), *_ = told
+    assert strength < 1.0 < OPENS[1] < otherwise

@@ -226,3 +226,13 @@ def test_how_far_off_makes_a_difference_up_to_a_point():
     clients, shadows = views()
     clients.directions[:1] = normalised(clients.directions[:1] + 3 * clients.directions[1:LIARS].mean(axis=0))
     assert found(clients, shadows).place.max() <= 2.0
+
+
+def test_what_only_the_known_share_is_no_news():
+    clients, shadows = views()
+    known = np.arange(LIARS + HONEST) < LIARS
+    told = divide(clients, shadows, np.ones(len(known)), np.zeros(len(known)), BAR, known)
+    assert told.strength < OPENS[0] < found(clients, shadows).strength
+    np.testing.assert_array_equal(told.place, found(clients, shadows).place)  # they stand where they stood
+    few = np.arange(LIARS + HONEST) < 31  # 19 are left
+    assert np.isnan(divide(clients, shadows, np.ones(len(few)), np.zeros(len(few)), BAR, few).shared).all()

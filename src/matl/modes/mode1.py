@@ -56,7 +56,7 @@ from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 8
+_VERSION = 9
 _SKETCH_WIDTH = 512
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
@@ -389,12 +389,25 @@ class Mode1:
         copied = originals(agreement.alike, turned)
         colluding = np.where(copied, 0.0, np.minimum(agreement.evidence, book.agreement[rows]))
         named = dict(zip(LEVELS, levels.evidence.T, strict=True))
+        company = campaign(
+            clients.residuals,
+            shadows.residuals,
+            named["alien"],
+            agreement.alike,
+            copied,
+            self.campaign_bar,
+            witnesses & ~(np.nanmax(levels.evidence, axis=1) > 1.0),
+        )
         # Whoever is accused of something else is left out until that is over, or it would be what divides the cohort.
         otherwise = np.fmax.reduce([named["relabelling"], named["pair"], named["norm"], turns, colluding])
-        book.otherwise[rows] = (otherwise > 1.0) | (book.otherwise[rows] & (book.suspicion[rows] > 0))
+        suspect = book.suspicion[rows] > 0
+        book.otherwise[rows] = (otherwise > 1.0) | (book.otherwise[rows] & suspect)
+        # Who is known to be foreign may stand for what divides, but is no news.
+        foreign = np.fmax(named["alien"], company.evidence)
+        book.foreign[rows] = (foreign > 1.0) | (book.foreign[rows] & suspect)
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         once = counts / (1.0 + agreement.alike.sum(axis=1))
-        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar)
+        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, book.foreign[rows])
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided))) * division.place
         book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
@@ -410,15 +423,7 @@ class Mode1:
             agreement,
             copied,
             colluding,
-            campaign(
-                clients.residuals,
-                shadows.residuals,
-                named["alien"],
-                agreement.alike,
-                copied,
-                self.campaign_bar,
-                witnesses & ~(np.nanmax(levels.evidence, axis=1) > 1.0),
-            ),
+            company,
             division,
             np.where(np.isnan(division.shared), _NO_OPINION, book.stood[rows]),
         )

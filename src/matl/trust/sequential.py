@@ -96,6 +96,8 @@ class Book(ClientTable):
         Where the client stood in divided cohorts, faded (`matl.trust.spectral`); 0 before.
     otherwise : bool array of shape (N,)
         Whether the client was accused, and is under suspicion since, of what it does by itself.
+    foreign : bool array of shape (N,)
+        The same of being foreign, by itself or in company.
     suspicion : float64 array of shape (N,)
         Balance of the `Bank`.
     reasons : tuple of str
@@ -109,6 +111,7 @@ class Book(ClientTable):
     agreement: NDArray[np.float64] = column(0.0)
     stood: NDArray[np.float64] = column(0.0)
     otherwise: NDArray[np.bool_] = column(False)
+    foreign: NDArray[np.bool_] = column(False)
     suspicion: NDArray[np.float64] = column(0.0)
     reasons: tuple[str, ...] = column("")
 
@@ -123,6 +126,7 @@ class Book(ClientTable):
             np.empty((0, FOLDS), np.int64),
             np.empty(0),
             np.empty(0),
+            np.empty(0, np.bool_),
             np.empty(0, np.bool_),
             np.empty(0),
             (),

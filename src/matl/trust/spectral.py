@@ -84,7 +84,14 @@ def opened(clearness: float) -> float:
     return float(np.clip(round((clearness - OPENS[0]) / (OPENS[1] - OPENS[0]), 9), 0.0, 1.0))
 
 
-def divide(clients: View, shadows: View, weights: Float64, stood: Float64, bar: float) -> Division:
+def divide(
+    clients: View,
+    shadows: View,
+    weights: Float64,
+    stood: Float64,
+    bar: float,
+    known: NDArray[np.bool_] | None = None,
+) -> Division:
     """Look for the direction that divides a cohort.
 
     Parameters
@@ -97,6 +104,8 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64, bar: 
         Where each stood before, as `Division.place`, faded.
     bar : float
         See `Division`.
+    known : bool array of shape (n,), optional
+        Who is accused of being foreign already, by evidence on each: how clearly the others divide is what counts.
 
     Notes
     -----
@@ -109,12 +118,13 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64, bar: 
 
     *Strength* is ``mean(t^2) (sum t^2)^2 / (n sum t^4)`` with t the same cosines of a fit that counts all alike: how
     much, times how many have a part in it; divided by that of the shadows, times the square of how much of
-    `FULL_COHORT` counts, and kept within [0.1, 10].
+    `FULL_COHORT` counts, and kept within [0.1, 10]. Those that are known are left out of it: a cohort that only they
+    divide needs no more accusations, and where few lie loudly the honest can be the smaller half of what is left.
 
     Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one.
     What was found before has no say in it, or liars could take turns in being accused, and have the sides change. If
     most of the cohort would be accused there is no opinion. There is none either if fewer than 20 clients, or than two
-    for each class, can be believed.
+    for each class, can be believed, or are not known.
 
     After the spectral signatures of Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, which
     look for poisoned samples among those of a class. Cost O(k^2 (n + k) + M^3) for sketches of k numbers.
@@ -123,10 +133,11 @@ def divide(clients: View, shadows: View, weights: Float64, stood: Float64, bar: 
     believed = weights * np.maximum(1.0 - stood, 0.0)
     counted = weights > 0
     nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar)
-    if (believed > 0).sum() < max(_LEAST_BELIEVED, 2 * classes):
+    fresh = weights if known is None else np.where(known, 0.0, weights)
+    if min((believed > 0).sum(), (fresh > 0).sum()) < max(_LEAST_BELIEVED, 2 * classes):
         return nothing
     full = min(counted.sum() / max(FULL_COHORT, 4 * classes), 1.0)
-    ours, usual = _strength(clients, weights), _strength(shadows, np.ones(len(shadows.directions)))
+    ours, usual = _strength(clients, fresh), _strength(shadows, np.ones(len(shadows.directions)))
     taught = _taught(clients, believed)
     axis, shared = _divided(_left(clients, taught), weights)
     near, far, share = _parts(shared[counted], weights[counted])
