@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -472,6 +473,15 @@ def test_files_hold_every_cell_and_say_where_they_come_from(done: tuple[Path, li
     text = (out / "summary.md").read_text()
     for line in (*summary.footer, "Seeds 0, 1; 16 of 16 cells", TINY.judges["mode0"][:12], "| sign flip, 25 % |"):
         assert line in text
+
+
+def test_tables_name_the_constants_that_judged_and_not_those_of_today(
+    done: tuple[Path, list[dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = shutil.copytree(done[0], tmp_path / "older")
+    today = TINY.judges | {"mode0": "f" * 64}
+    monkeypatch.setattr(Matrix, "judges", today)
+    assert summarise_matrix(out).origin["judges"]["mode0"] != "f" * 64
 
 
 # Presets

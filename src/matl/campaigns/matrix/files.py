@@ -125,7 +125,8 @@ def _origin(results: Results, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "cell_seconds": round(sum(row.get("seconds") or 0.0 for row in rows), 1),
         "commits": sorted({row["commit"] for row in rows if row["commit"]}),
         "versions": provenance()["versions"],
-        "judges": results.matrix.judges,
+        # What judged the cells, which may be another version than is installed now.
+        "judges": results.matrix.judges | {row["rule"]: row["judge"] for row in results.rows if row["judge"]},
     }
 
 
