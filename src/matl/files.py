@@ -81,7 +81,7 @@ def read_private(path: Path, most: int, *, given: bool = False) -> bytes:
             raise StateError(f"{path} is no file")
         # A secret that is mounted into a container is root's, and read by group (0440); an operator's group may be let
         # read a token; and root reads everybody's. What all the world can read is no secret, whosever it is.
-        foreign = given and owner != user
+        foreign = given and (owner != user or owner == 0)
         if mode & (0o007 if foreign else 0o077) or not (given or owner in (0, user)):
             raise StateError(
                 f"{path} can be read by others: it has mode {mode:04o} and owner {owner}, and this is user {user}; "

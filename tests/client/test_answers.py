@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from functools import partial
 
 import pytest
 from starlette.responses import Response
@@ -104,7 +105,18 @@ def test_answers_without_end_are_not_read(line):
 @pytest.mark.parametrize("location", ["http://xn--zzzzzz/", "mailto:x", "http://[::1", "http:///x"])
 def test_who_sends_on_to_what_is_no_url_is_refused(line, location):
     error = error_of(line, answering(status=302, location=location))
-    assert error.reason in ("not_a_coordinator", "no_oracle", "unreachable", "malformed")
+    assert (error.code, error.reason) == ("malformed", "no_oracle" if line is through_oracle else "not_a_coordinator")
+
+
+@lines
+@pytest.mark.parametrize("status", [302, 429, 500, 502, 503, 504])
+def test_what_the_status_says_is_the_same_packed_and_plain(line, status):
+    there = partial(answering, status=status, body=BOMB, location="/x", retry_after="7")
+    plain, packed = error_of(line, there()), error_of(line, there(content_encoding="gzip"))
+    passes = status in (429, 502, 503, 504) or (status == 500 and line is through_oracle)
+    assert plain.code == packed.code == ("busy" if passes else "malformed")
+    assert (packed.reason, packed.retry_after) == (plain.reason, plain.retry_after)
+    assert f"answers {status}" in str(packed) or "sends on to /x" in str(packed)
 
 
 def test_an_id_that_makes_a_url_too_long_is_no_fault_of_the_line():

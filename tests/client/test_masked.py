@@ -36,14 +36,16 @@ SESSION = SimpleNamespace(max_message=1000)
 class Host:
     """Says at once that a phase has not begun, for as long as it likes."""
 
-    def __init__(self, *, begins=math.inf, paused=0):
-        self.questions, self.begins, self.paused = 0, begins, paused
+    def __init__(self, *, begins=math.inf, paused=0, away=0.0, outages=0):
+        self.questions, self.begins, self.paused, self.away, self.outages = 0, begins, paused, away, outages
 
     async def ask(self, request):
         return await request(self)
 
     async def asked(self, run, number, phase, *, wait, limit):
         self.questions += 1
+        if self.questions <= self.outages:  # nobody was there for a while, and it was asked again
+            await asyncio.sleep(self.away)
         if self.questions < self.begins:
             raise ServiceError("not_found", "ask again", reason="not_yet")
         return b"request"
@@ -56,6 +58,7 @@ class Host:
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
     """Asks a host for what it asks in a phase, with a wait of 0.05 s and a pause of 0.02 s."""
+    monkeypatch.setattr(matl.client.masked, "_SLACK", 0.15)
     monkeypatch.setattr(matl.client.masked, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(matl.client.masked, "PAUSE", 0.02)
 
@@ -91,6 +94,19 @@ def test_while_a_run_is_paused_no_deadline_passes(asked):
     assert asked(host) == b"request"
     assert time.monotonic() - began > 0.25
     assert host.questions == 30
+
+
+@pytest.mark.parametrize("outages", [1, 2])
+def test_while_nobody_is_there_no_deadline_passes(asked, outages):
+    host = Host(begins=outages + 3, away=0.3, outages=outages)
+    assert asked(host) == b"request"
+
+
+def test_somebody_who_is_away_again_and_again_is_given_up(asked):
+    host = Host(away=0.3, outages=100)
+    with pytest.raises(ServiceError, match="did not begin"):
+        asked(host)
+    assert host.questions == 3
 
 
 @pytest.mark.parametrize("deadline", [None, math.inf, math.nan, 0.0, -1.0])

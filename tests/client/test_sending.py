@@ -187,7 +187,7 @@ def test_a_loop_ends_when_an_update_is_refused_for_what_it_is(host, url, client_
     assert caught.value.reason == "quarantined_by_operator"
 
 
-LARGE = 3_000_000  # parameters: 12 MB, in three pieces
+LARGE = 3_000_000  # parameters: 12 MB, in twelve pieces
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_large_updates_come_in_pieces_and_survive_a_broken_line(large, client_of
     assert np.all(large.accepted[0, "alice"][1] == 1)
     upload = next(iter(large.uploads))
     assert large.seen[f"GET /v1/uploads/{upload}"] == 2
-    assert large.seen[f"PATCH /v1/uploads/{upload}"] == 4  # of which two moved it less than a piece, or unseen
+    assert large.seen[f"PATCH /v1/uploads/{upload}"] == 12  # of which two moved it less than a piece, or unseen
     assert large.seen["POST /v1/runs/demo/rounds/0/updates"] == 0
 
 
@@ -219,7 +219,7 @@ def test_the_last_answer_of_an_upload_may_be_lost_with_the_upload(large, client_
         await begin(client, large)
         return await client.submit_gradient(np.ones(LARGE))
 
-    large.stumble_after("PATCH", 3, LOST)
+    large.stumble_after("PATCH", 12, LOST)
     large.forgets = True
     with serving(application(large)) as url:
         sent = run(client_of(url), work)

@@ -228,7 +228,8 @@ async def dripping(message, seconds=0.01, size=1):
 
 
 def test_who_sends_too_slowly_is_given_up_and_it_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(incoming, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(incoming, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(incoming, "LEAST_RATE", 64 << 10)
 
     async def scenario():
         async with serving(tmp_path, Limits(refused=Rate(0.001, 2))) as kit:

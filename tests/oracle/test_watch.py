@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from matl.client.oracle_line import OracleLine
 from matl.client.sealed import OracleWatch
 from matl.errors import AttestationError, InvalidValueError, ServiceError
 from matl.oracle.keys import OracleKeys
+from matl.oracle.remote import RemoteJudge
 from matl.protocol.oracle import EvidenceView, PolicyText
 from matl.records import Visibility
 
@@ -226,3 +228,33 @@ def test_a_token_does_not_cross_a_network_in_the_clear() -> None:
     OracleLine("https://oracle.example:8450", token="secret")
     with pytest.raises(InvalidValueError, match="http"):
         OracleLine("oracle.example:8450")
+
+
+def test_updates_are_sealed_once_an_oracle_that_many_ask_has_time(scene: Scene) -> None:
+    """A round opens for all at once."""
+
+    class Crowded(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if len(self.paths) < 2:
+                self.paths.append("")
+                problem = {"code": "rate", "message": "too many ask", "retry_after": 0.01}
+                return httpx.Response(429, stream=httpx.ByteStream(json.dumps(problem).encode()))
+            return await super().handle_async_request(request)
+
+    wire = Crowded(scene)
+    box = act(OracleWatch(scene.pins, URL, transport=wire), sealed(scene))
+    assert wire.paths == ["", "", "/v1/evidence"]
+    assert scene.oracle.app.state.door.bench.keys.open(box, run="demo", number=0, client="alice") == b"secret"
+
+
+def test_the_coordinator_is_taken_before_strangers(scene: Scene) -> None:
+    shown = []
+
+    class Listening(Wire):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            shown.append((request.url.path, request.headers.get("authorization")))
+            return await super().handle_async_request(request)
+
+    judge = RemoteJudge(URL, scene.pins, token=scene.token, transport=Listening(scene))
+    play(judge.watch.known)
+    assert shown == [("/v1/evidence", f"Bearer {scene.token}")]

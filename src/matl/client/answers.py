@@ -67,7 +67,10 @@ def told(url: str, *, reason: str) -> Iterator[None]:
     """Say that what a host gave leads to a URL that is none: an id that is too long, or where it sends one on to."""
     try:
         yield
-    except _UNUSABLE as error:
+    except (*_UNUSABLE, httpx.RemoteProtocolError) as error:
+        # Of some of the places that one is sent on to, httpx says that the host broke the protocol.
+        if isinstance(error, httpx.RemoteProtocolError) and not isinstance(error.__context__, _UNUSABLE):
+            raise
         raise refusal(
             Code.MALFORMED, f"{url} leads to an address that cannot be used: {error!s:.200}", reason=reason
         ) from error
@@ -81,8 +84,8 @@ def refuse_packed(response: httpx.Response, *, reason: str) -> None:
     ServiceError
         ``"malformed"``, with this reason.
     """
-    coding = response.headers.get("content-encoding", "")
-    if coding.strip().lower() not in ("", "identity"):
+    if _packed(response):
+        coding = response.headers["content-encoding"]
         raise refusal(
             Code.MALFORMED,
             f"{str(response.url)!a:.200} answers packed ({coding!a:.100}), and was asked not to: where a proxy stands "
@@ -92,13 +95,15 @@ def refuse_packed(response: httpx.Response, *, reason: str) -> None:
 
 
 def read(response: httpx.Response, most: int, *, reason: str) -> bytes:
-    """The body of an answer that is being streamed.
+    """The body of an answer that is being streamed; nothing, where it is packed and its status says enough.
 
     Raises
     ------
     ServiceError
         ``"malformed"``, with this reason: it is packed, or has more than ``most`` bytes.
     """
+    if _says_enough(response):
+        return b""
     refuse_packed(response, reason=reason)
     content = bytearray()
     for piece in response.iter_raw():
@@ -109,12 +114,24 @@ def read(response: httpx.Response, most: int, *, reason: str) -> bytes:
 
 async def read_async(response: httpx.Response, most: int, *, reason: str) -> bytes:
     """The same of an `httpx.AsyncClient`."""
+    if _says_enough(response):
+        return b""
     refuse_packed(response, reason=reason)
     content = bytearray()
     async for piece in response.aiter_raw():
         content += piece
         _refuse_longer(response, len(content), most, reason)
     return bytes(content)
+
+
+def _packed(response: httpx.Response) -> bool:
+    return response.headers.get("content-encoding", "").strip().lower() not in ("", "identity")
+
+
+def _says_enough(response: httpx.Response) -> bool:
+    """Whether an answer is packed and of a gateway: that nobody is there, or too many, passes, however it is said."""
+    status = response.status_code
+    return _packed(response) and not response.is_success and (status == 429 or not 400 <= status < 500)
 
 
 def _refuse_longer(response: httpx.Response, size: int, most: int, reason: str) -> None:

@@ -221,7 +221,8 @@ def _private(path: Path) -> Path:
     """A folder for its owner alone, which it may not have been before."""
     make_directory(path, private=True)
     try:
-        path.chmod(0o700)
+        if path.stat().st_mode & 0o077:  # else it may be another user's, who lets this one in
+            path.chmod(0o700)
     except OSError as error:
         raise storage_error(path, error) from error
     return path

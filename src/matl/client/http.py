@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,7 +38,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
 
-__all__ = ["CONTENT_TYPE", "PHASE_TYPE", "HttpTransport", "sent_on", "tls_context"]
+__all__ = ["CONTENT_TYPE", "PHASE_TYPE", "HttpTransport", "sent_on", "stranger", "tls_context"]
 
 CONTENT_TYPE = "application/vnd.matl.update"
 """Of a message of `matl.protocol.envelope`."""
@@ -51,7 +51,9 @@ _LONGEST_ANSWER = 64 << 20  # bytes; a layout of ten thousand arrays has about o
 _LONGEST_RECEIPT = 8192
 _LONGEST_MANIFEST = 1 << 20
 _EVENT_WAIT = 25.0  # seconds; below what proxies commonly cut
-_SLACK = 15.0  # seconds that an answer may take longer than the wait that was asked for
+_SLICE = 64 << 10  # bytes written at once: the time limit is for each, and a line of 10 kB a second needs 7 s
+_BUFFERED = 1 << 20  # bytes of a body that may still lie in buffers on the way when all of it is written
+_SLOWEST = 8 << 10  # bytes a second in which they leave; a coordinator gives up what is slower
 _HTTP_CODES = {numbers.http: code for code, numbers in CODES.items()}
 
 M = TypeVar("M", bound=BaseModel)
@@ -165,13 +167,9 @@ class HttpTransport:
 
     async def submit(self, run: str, number: int, message: Message) -> Acknowledgement:
         """See `matl.client.transport.Transport`."""
-        return await self._json(
-            Acknowledgement,
-            "POST",
-            f"{_round(run, number)}/updates",
-            content=_stream(message.framed()),
-            headers={"Content-Type": CONTENT_TYPE, "Content-Length": str(message.size)},
-        )
+        path = f"{_round(run, number)}/updates"
+        body = self._sliced(message.framed(), message.size, {"Content-Type": CONTENT_TYPE})
+        return await self._json(Acknowledgement, "POST", path, **body)
 
     async def begin_upload(self, run: str, number: int, head: bytes) -> UploadView:
         """See `matl.client.transport.Transport`."""
@@ -186,7 +184,7 @@ class HttpTransport:
         """See `matl.client.transport.Transport`."""
         headers = {"Upload-Offset": str(offset), "Content-Type": "application/octet-stream"}
         path = f"/v1/uploads/{_part(upload_id)}"
-        return await self._json(UploadView, "PATCH", path, content=piece, headers=headers)
+        return await self._json(UploadView, "PATCH", path, **self._sliced([piece], len(piece), headers))
 
     async def update(self, run: str, number: int, client_id: str) -> UpdateView:
         """See `matl.client.transport.Transport`."""
@@ -208,8 +206,8 @@ class HttpTransport:
     async def say(self, run: str, number: int, phase: str, message: bytes) -> Acknowledgement:
         """See `matl.client.transport.Transport`."""
         path = f"{_round(run, number)}/phases/{_part(phase)}"
-        headers = {"Content-Type": PHASE_TYPE}
-        return await self._json(Acknowledgement, "POST", path, content=message, headers=headers)
+        body = self._sliced([message], len(message), {"Content-Type": PHASE_TYPE})
+        return await self._json(Acknowledgement, "POST", path, **body)
 
     async def asked(self, run: str, number: int, phase: str, *, wait: float, limit: int) -> bytes:
         """See `matl.client.transport.Transport`."""
@@ -229,6 +227,14 @@ class HttpTransport:
     async def aclose(self) -> None:
         """See `matl.client.transport.Transport`."""
         await self._client.aclose()
+
+    def _sliced(self, pieces: Iterable[bytes], size: int, headers: dict[str, str]) -> dict[str, Any]:
+        """What httpx is given with a body that may be large, on a line that may be slow."""
+        return {
+            "content": _slices(pieces),
+            "headers": {**headers, "Content-Length": str(size)},  # httpx sends chunks where the length is not told
+            "timeout": httpx.Timeout(self._timeout, read=self._timeout + min(size, _BUFFERED) / _SLOWEST),
+        }
 
     async def _json(self, kind: type[M], method: str, path: str, **given: Any) -> M:
         return _read(kind, await self._body(method, path, limit=_LONGEST_ANSWER, **given))
@@ -293,7 +299,7 @@ def _refusal(response: httpx.Response, body: bytes, url: str) -> ServiceError:
     try:
         problem = Problem.model_validate_json(body)
     except ValidationError:
-        return _stranger(response, url)
+        return stranger(response, url)
     # A fault of the coordinator's own says nothing of the request, which is to be kept and sent again.
     unnamed = Code.BUSY if response.status_code >= 500 else Code.INVALID
     known = problem.code if problem.code in set(Code) else _HTTP_CODES.get(response.status_code, unnamed).value
@@ -301,7 +307,7 @@ def _refusal(response: httpx.Response, body: bytes, url: str) -> ServiceError:
     return ServiceError(known, problem.message, reason=problem.reason, retry_after=after)
 
 
-def _stranger(response: httpx.Response, url: str) -> ServiceError:
+def stranger(response: httpx.Response, url: str) -> ServiceError:
     """An answer that is not the coordinator's own: of a proxy before it, or of something else altogether."""
     status = response.status_code
     if status in (429, 502, 503, 504):
@@ -338,9 +344,10 @@ def _read(kind: type[M], content: bytes) -> M:
         ) from error
 
 
-async def _stream(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+async def _slices(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
     for piece in pieces:
-        yield piece
+        for start in range(0, len(piece), _SLICE):
+            yield piece[start : start + _SLICE]
 
 
 def _tls_cause(error: BaseException) -> ssl.SSLError | None:

@@ -34,6 +34,8 @@ from matl.protocol.problems import Code, refusal
 __all__ = ["MaskedRounds", "read_participants"]
 
 _LARGEST_TABLE = 64 << 20  # bytes
+_SLACK = 5.0  # seconds: an answer that comes later than so long after its wait had to be asked for again
+_OUTAGES = 2  # how many of them a phase may have
 _LOG = logging.getLogger("matl.client")
 
 
@@ -191,7 +193,7 @@ class MaskedRounds:
         run, number, most = target.run, target.number, session.max_message
         # A coordinator that was started again, or whose run was paused, begins the phase before anew.
         longest = 2 * (target.spec.deadline or 0.0) + LONGEST_WAIT
-        ends = time.monotonic() + longest
+        ends, outages = time.monotonic() + longest, 0
         while True:
             asked = time.monotonic()
             try:
@@ -201,7 +203,11 @@ class MaskedRounds:
             except ServiceError as error:
                 if error.reason != "not_yet":
                     raise
-            if (await self._connection.ask(lambda transport: transport.run(run))).status == "paused":
+            paused = (await self._connection.ask(lambda transport: transport.run(run))).status == "paused"
+            # While nobody was there no deadline passed, and whoever is there again begins the phase before anew.
+            outage = outages < _OUTAGES and time.monotonic() - asked > LONGEST_WAIT + _SLACK
+            if paused or outage:
+                outages += outage and not paused
                 ends = time.monotonic() + longest
             if time.monotonic() >= ends:
                 words = f"the phase {phase.value} of round {number} of {run} did not begin within {longest:g} s"

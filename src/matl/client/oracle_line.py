@@ -129,5 +129,5 @@ class OracleLine:
             problem = Problem.model_validate_json(body)
             return refusal(Code(problem.code), problem.message, reason=problem.reason, retry_after=problem.retry_after)
         except ValueError:  # pydantic's as well
-            code = Code.BUSY if status >= 500 else Code.MALFORMED
+            code = Code.BUSY if status >= 500 or status == 429 else Code.MALFORMED
             return refusal(code, f"{self.url} answers {status} to {path}, and not as an oracle does", reason=NO_ORACLE)

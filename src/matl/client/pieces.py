@@ -9,7 +9,9 @@ from matl.protocol.problems import Code, refusal
 
 __all__ = ["InPieces"]
 
-_PIECE = 4 << 20  # bytes
+# Bytes. A line of 10 kB a second brings so many through in 105 s: within a coordinator's least rate, which is 8 KiB a
+# second after a minute of grace, and without much to repeat where the line breaks.
+_PIECE = 1 << 20
 _IDLE = 10  # steps in a row that bring nothing forward
 _ELSEWHERE = {"offset", "in_flight"}  # reasons: a piece that was cut off here has arrived there, or still does
 

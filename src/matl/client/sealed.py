@@ -24,6 +24,7 @@ from matl.attest.sealing import SealedText, seal
 from matl.attest.tpm import TpmVerifier
 from matl.client.evidence import KnownOracle, OraclePins, decoded, read_evidence
 from matl.client.oracle_line import NO_ORACLE, OracleLine
+from matl.client.retrying import Retrying
 from matl.errors import AttestationError, InvalidValueError
 from matl.protocol.messages import RunView
 from matl.protocol.oracle import Activation, EvidenceView, IdentityView, KeysView
@@ -55,6 +56,10 @@ class OracleWatch:
         Certificates (PEM) to trust in place of those the machine trusts, for ``https``.
     fresh : float
         Seconds after which it has to prove itself again, though its key is the same.
+    token : str
+        What the coordinator shows it, which it then takes before all strangers.
+    retrying : Retrying, optional
+        When to ask again; many ask at once when a round opens, and an oracle proves itself to one after the other.
     transport, clock, monotonic
         For tests.
 
@@ -73,12 +78,15 @@ class OracleWatch:
         *,
         ca: Path | None = None,
         fresh: float = _FRESH,
+        token: str = "",
+        retrying: Retrying | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         clock: Clock = system_clock,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pins = pins
-        self._open = partial(OracleLine, ca=ca, transport=transport)
+        self._open = partial(OracleLine, ca=ca, token=token, transport=transport)
+        self._again = retrying or Retrying(cap=5.0)
         self._line = None if url is None else self._open(url)
         self._fixed = url is not None
         self._fresh, self._clock, self._monotonic = fresh, clock, monotonic
@@ -121,7 +129,7 @@ class OracleWatch:
             except InvalidValueError as error:
                 words = f"the coordinator does not say where the oracle of run {run.id!r} is: {error}; ask its operator"
                 raise refusal(Code.MALFORMED, words, reason=NO_ORACLE) from error
-        oracle = await self.known()
+        oracle = await self._again(self.known)
         if run.config_digest != oracle.config.run_config:
             raise AttestationError(
                 "measurement", f"the oracle measured the configuration {oracle.config.run_config:.12}, the run has "

@@ -23,8 +23,8 @@ from matl.records import RoundSpec, Update
 
 __all__ = ["LARGE", "Outbox"]
 
-LARGE = 8 << 20
-"""Bytes of payload above which an update is sent in pieces, where the transport can."""
+LARGE = 1 << 20
+"""Bytes of payload above which an update is sent in pieces, where the transport can: see `matl.client.pieces`."""
 
 _FRESH = timedelta(minutes=5)  # half of what coordinators allow, so that there is time to send
 _STAYS = {"tls", "not_a_coordinator", "expired", "future", "broken_run"}  # reasons that say nothing about the update

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from matl.attest.audit_log import AuditEntry, read_audit_log
 from matl.journal import Head
-from matl.protocol.problems import Code, refusal
 
 __all__ = ["AuditReader"]
 
@@ -16,7 +15,7 @@ _Stamp = tuple[int, int, int, int]
 
 
 class AuditReader:
-    """Reads one audit log, for one reader at a time: to check it is to hash all of it, which may be a gigabyte.
+    """Reads one audit log, for all who ask at once: to check it is to hash all of it, which may be a gigabyte.
 
     What was read stays in memory, as it does in the `matl.attest.audit_log.AuditLog` that writes it. Whoever changes
     the file changes its times, and has it checked again.
@@ -37,20 +36,15 @@ class AuditReader:
 
         Raises
         ------
-        ServiceError
-            ``"busy"``: somebody else has it checked.
         StateError
             See `matl.attest.audit_log.read_audit_log`.
         """
-        if self._lock.locked():
-            words = "the audit log is being checked for somebody else; ask again when that is done"
-            raise refusal(Code.BUSY, words, reason="audit_log", retry_after=1.0)
         entries, head = await self.read()
         first = bisect_right(entries, after, key=lambda entry: entry.index)
         return entries[first : first + limit], head
 
     async def read(self) -> tuple[list[AuditEntry], Head]:
-        """All entries, which nobody may change, and the head; others who have it checked are waited for.
+        """All entries, which nobody may change, and the head; who asks while it is checked waits for that.
 
         Raises
         ------
@@ -62,10 +56,10 @@ class AuditReader:
 
     def _read(self) -> tuple[list[AuditEntry], Head]:
         stamps = [_stamp(file) for file in self._files if file.exists()]
-        if self._checked is None or self._checked[0] != stamps:
-            self._checked = None  # not both in memory
-            self._checked = stamps, *read_audit_log(self._files[0])
-        return self._checked[1:]
+        if (known := self._checked) is None or known[0] != stamps:
+            known = self._checked = None  # not both in memory
+            known = self._checked = stamps, *read_audit_log(self._files[0])
+        return known[1:]
 
 
 def _stamp(file: Path) -> _Stamp:

@@ -15,9 +15,9 @@ __all__ = ["GRACE_SECONDS", "LEAST_RATE", "SLOW", "head_of", "in_time", "read_me
 
 GRACE_SECONDS = 60.0
 """How long nobody has to be fast: lines stall, and radios fall asleep."""
-LEAST_RATE = 64 << 10
-"""Bytes a second that are expected on average behind that: half a megabit. A slower line brings pieces, each of which
-is kept as far as it came."""
+LEAST_RATE = 8 << 10
+"""Bytes a second that are expected on average behind that: what a poor radio link has. A slower line brings pieces,
+each of which is kept as far as it came."""
 SLOW = frozenset({"too_slow", "slow_body"})
 """Reasons, here and of the doors, for which a message is given up that came too slowly, or not at all."""
 _HEAD_SECONDS = 60.0  # for all of a head, of which it is not known yet who sends it

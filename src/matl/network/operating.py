@@ -35,7 +35,7 @@ try:
     import httpx
 
     from matl.client.answers import PLAIN, read, told, web_parts
-    from matl.client.http import tls_context
+    from matl.client.http import stranger, tls_context
 except ImportError as error:
     raise MissingExtraError("httpx", extra="client") from error
 
@@ -241,7 +241,11 @@ class Operator:
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
-            raise self._stranger() from error
+            raise refusal(
+                Code.MALFORMED,
+                f"{self.url} answers in words no coordinator of this version uses; is it the right --url?",
+                reason=_STRANGER,
+            ) from error
 
     def _send(self, method: str, path: str, content: Any = None) -> bytes:
         given = {} if content is None else {"json": content}
@@ -255,7 +259,7 @@ class Operator:
         try:
             problem = Problem.model_validate_json(body)
         except ValidationError as error:
-            raise self._stranger() from error
+            raise stranger(response, self.url) from error
         raise ServiceError(problem.code, problem.message, reason=problem.reason, retry_after=problem.retry_after)
 
     def _unreachable(self, error: httpx.RequestError) -> ServiceError:
@@ -276,11 +280,6 @@ class Operator:
         words = str(error) or type(error).__name__
         return refusal(
             Code.BUSY, f"no coordinator can be reached at {self.url}: {words}; {advice}", reason="unreachable"
-        )
-
-    def _stranger(self) -> ServiceError:
-        return refusal(
-            Code.MALFORMED, f"{self.url} answers in words no coordinator of this version uses; is it the right --url?"
         )
 
 

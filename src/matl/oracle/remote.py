@@ -128,7 +128,7 @@ class RemoteJudge:
     ) -> None:
         validate.positive(seconds=seconds)
         self.pins, self._most = pins, most
-        self.watch = OracleWatch(pins, url, ca=ca, transport=transport)
+        self.watch = OracleWatch(pins, url, ca=ca, token=token, transport=transport)
         self._line = OracleLine(url, ca=ca, token=token, seconds=seconds, transport=transport)
         self._again = retrying or Retrying(attempts=8, cap=5.0)
 
