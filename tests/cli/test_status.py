@@ -1,8 +1,13 @@
 """``matl status`` of a served run whose round waits for clients."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+
+from matl.coordinator.http.examples import EXAMPLES
+from matl.network.operating import RunStanding
+from matl.protocol.messages import Metrics, RunView
 
 MATL = [sys.executable, "-c", "import sys; sys.argv[0] = 'matl'; from matl.cli import main; main()"]
 FILE = """
@@ -35,3 +40,31 @@ def test_the_open_round_says_what_it_waits_for(run, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+class Line:
+    """An operator's line to a coordinator two of whose runs do not go on."""
+
+    url = "https://coordinator"
+
+    def clients(self):
+        return []
+
+    def runs(self):
+        return [RunView.model_validate(EXAMPLES["RunView"] | {"obstacle": "the disk [sdb] is full"})]
+
+    def standing(self, run, *, rounds):
+        return RunStanding(run, None, (), ())
+
+    def metrics(self):
+        return Metrics.model_validate(EXAMPLES["Metrics"] | {"broken_runs": {"second": "its data set has moved away"}})
+
+
+def test_what_does_not_go_on_says_why(run, monkeypatch):
+    monkeypatch.setattr(sys.modules["matl.cli.status"], "operator", lambda *_: contextlib.nullcontext(Line()))
+    lines = run("status").out.splitlines()
+    assert "second: cannot go on since the restart: its data set has moved away" in lines
+    assert "it cannot go on for now, and tries again: the disk [sdb] is full" in lines
+    said = run("status", "--json").json
+    assert said["broken_runs"] == {"second": "its data set has moved away"}
+    assert said["runs"][0]["run"]["obstacle"] == "the disk [sdb] is full"

@@ -69,8 +69,9 @@ def test_a_run_whose_settings_do_not_fit_any_more_keeps_nobody_from_the_others(t
             error = await refused(kit.service.run(kit.admin, "demo"), "conflict", "broken_run")
             assert "its data set has moved away" in str(error)
             await kit.service.ready()  # the coordinator can work, and does
-            counters = (await kit.service.metrics(kit.admin)).counters
-            assert (counters["runs.going_on"], counters["runs.broken"]) == (1, 1)
+            metrics = await kit.service.metrics(kit.admin)
+            assert (metrics.counters["runs.going_on"], metrics.counters["runs.broken"]) == (1, 1)
+            assert metrics.broken_runs == {"demo": "its data set has moved away"}
             await refused(kit.start(), "conflict", "run")
             await kit.round_of(NAMES, "second")
 

@@ -34,16 +34,20 @@ def status(
     with operator(folder, url, token_file, ca, insecure) as line:
         clients = {one.client_id: one for one in line.clients()}
         runs = [line.standing(one, rounds=rounds) for one in line.runs()]
+        broken = line.metrics().broken_runs
     if as_json:
         print_json(
             {
                 "url": line.url,
                 "runs": [one.as_dict() for one in runs],
+                "broken_runs": broken,
                 "clients": [one.model_dump(mode="json") for one in clients.values()],
             }
         )
         return
     show(f"coordinator at {line.url}: {len(runs)} runs, {len(clients)} clients", markup=False)
+    for name, reason in broken.items():
+        show(f"{name}: cannot go on since the restart: {reason}", markup=False, style="bold red")
     for one in runs:
         _show_run(one, clients)
     if not runs and clients:
@@ -58,6 +62,8 @@ def _show_run(one: RunStanding, clients: dict[str, ClientView]) -> None:
         markup=False,
         style="bold",
     )
+    if about.obstacle:
+        show(f"it cannot go on for now, and tries again: {about.obstacle}", markup=False, style="red")
     if (now := one.open_round) is not None:
         show(_waiting(now), markup=False)
     if one.rounds:

@@ -56,7 +56,7 @@ class Reading(Core):
 
     @measured
     async def runs(self, caller: Caller) -> list[RunView]:
-        """All runs, the oldest first; without those that cannot go on, of which `run` says why."""
+        """All runs, the oldest first; without those that cannot go on, of which `metrics` says why."""
         self._known(caller)
         lives = sorted(self._lives.values(), key=lambda live: (live.row.created_at, live.row.id))
         return [run_view(live, self.host.keys.receipts.public.der) for live in lives]
@@ -257,6 +257,7 @@ class Reading(Core):
             uptime_seconds=self.measures.uptime,
             counters={**dict(sorted(self.measures.counters.items())), **now},
             latencies_ms=self.measures.latencies_ms,
+            broken_runs=dict(sorted(self._broken.items())),
         )
 
     async def _round(self, run: str, number: int) -> RoundRow:

@@ -71,6 +71,7 @@ def run_view(live: LiveRun, receipts_key: bytes) -> RunView:
         created_at=moment(row.created_at),
         receipts_key=base64.b64encode(receipts_key).decode(),
         oracle=plan.oracle,
+        obstacle=live.obstacle,
     )
 
 

@@ -20,6 +20,7 @@ from matl.protocol.messages import (
     InvitationView,
     Invited,
     InviteRequest,
+    Metrics,
     OperatorTokenView,
     Problem,
     RoundPage,
@@ -208,6 +209,10 @@ class Operator:
     def runs(self) -> list[RunView]:
         """All runs."""
         return self._ask(_Runs, "GET", "/v1/runs").root
+
+    def metrics(self) -> Metrics:
+        """Counts and latencies since the coordinator started, and the runs that cannot go on since then."""
+        return self._ask(Metrics, "GET", "/v1/metrics")
 
     def clients(self) -> list[ClientView]:
         """All clients that are enrolled."""

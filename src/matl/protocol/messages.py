@@ -155,6 +155,7 @@ class RunView(_Told):
     created_at: datetime
     receipts_key: str = Field(description="Public key (base64 DER) of the signer of receipts.")
     oracle: OracleView | None = None
+    obstacle: str = Field("", description="What it cannot go on for at the moment; it tries again by itself.")
 
 
 class RoundView(_Told):
@@ -294,6 +295,7 @@ class Metrics(_Told):
     uptime_seconds: float
     counters: dict[str, int]
     latencies_ms: dict[str, dict[str, float]] = Field(description="By operation: count, p50, p99, max.")
+    broken_runs: dict[str, str] = Field({}, description="Runs that cannot go on since the restart, and why.")
 
 
 class AttestationRequest(_Asked):

@@ -300,10 +300,12 @@ def test_who_comes_to_a_run_that_is_stuck_is_told_why(tmp_path, error, told):
         with pytest.raises(ServiceError, match=f"once this is mended: {told}; send the update again") as caught:
             await place.send("dan", run)
         assert (caught.value.code, caught.value.reason) == ("busy", "between_rounds")
+        assert run.obstacle == told
         del host.store.close_round
         place.clock.now += 6
         await run.tick()
         assert (await run.wait_for_round(0, 5)).number == 1
+        assert run.obstacle == ""
 
     with_failing(place, test)
 

@@ -30,6 +30,7 @@ _RUN = {
     "created_at": _TIME,
     "receipts_key": _KEY,
     "oracle": None,
+    "obstacle": "",
 }
 _SPEC = {
     "run": "demo",
@@ -166,6 +167,7 @@ EXAMPLES: dict[str, Any] = {
         "uptime_seconds": 3600.0,
         "counters": {"updates_accepted": 60},
         "latencies_ms": {"submit": {"count": 60, "p50": 4.1, "p99": 12.9, "max": 20.3}},
+        "broken_runs": {},
     },
     "AttestationRequest": {"format": "tpm", "challenge": _CHALLENGE, "evidence": "AQIDBA=="},
     "AttestationView": {"format": "tpm", "hardware_root": False, "measurement": _OTHER},

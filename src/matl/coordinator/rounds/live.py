@@ -122,6 +122,11 @@ class LiveRun(Masking):
         """When the round as it stands has its deadline, in Unix seconds; ``None`` if it has none, or waits."""
         return due(self.machine) if self._row.status is RunStatus.RUNNING else None
 
+    @property
+    def obstacle(self) -> str:
+        """What it cannot go on for at the moment, in words that clients may hear; it tries again by itself."""
+        return self._obstacle
+
     # Operators ----------------------------------------------------------------------------------------------------
 
     async def pause(self) -> None:
