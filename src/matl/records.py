@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from matl import validate
 from matl.errors import InvalidValueError
-from matl.events import Event
 from matl.matrix import UpdateMatrix
 from matl.params import Arrays, Float32, ParamLayout
 from matl.state import State
@@ -217,15 +216,16 @@ class Cohort:
     X : UpdateMatrix
         The screened updates, (n, d).
     weights : float64 array of shape (n,)
-        Capped example counts.
+        What each counts for: example counts, capped, and less for stale units.
+    examples : float64 array of shape (n,)
+        Example counts as they were claimed. They tell a judge how long a unit trained and how closely it fits its
+        data, and are no measure of what it should count for.
     staleness : int64 array of shape (n,)
         Rounds between the model a unit started from and the current one.
     received_at : float64 array of shape (n,)
         Seconds after the round opened.
     within_clip : float or None
         Share of the clients whose updates were no longer than the clipping norm, where that adapts.
-    events : tuple of Event
-        What else happened to these units since the last round.
     max_byzantine : int
         Declared bound on the number of malicious units; never the true count.
     seed : int
@@ -239,10 +239,10 @@ class Cohort:
     units: tuple[Unit, ...]
     X: UpdateMatrix
     weights: NDArray[np.float64]
+    examples: NDArray[np.float64]
     staleness: NDArray[np.int64]
     received_at: NDArray[np.float64]
     within_clip: float | None = None
-    events: tuple[Event, ...] = ()
     max_byzantine: int = 0
     seed: int = 0
     self_index: int | None = None
@@ -258,6 +258,7 @@ class Cohort:
             raise InvalidValueError("expected unique unit ids, got duplicates; screening removes them")
         validate.vector(params=self.params)
         validate.sample_weights(n, weights=self.weights)
+        validate.sample_weights(n, examples=self.examples)
         for name in ("staleness", "received_at"):
             validate.vector(n, **{name: getattr(self, name)})
         if not 0 <= self.max_byzantine < n:
@@ -313,6 +314,7 @@ class Cohort:
                 f"expected rows of norm <= {LARGEST_NORM:g}, got {longest:.3g}; screen updates first"
             )
         n, d = matrix.shape
+        counts = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
         start = np.zeros(d, np.float32) if params is None else np.asarray(params, dtype=np.float32)
         layout = ParamLayout.of({"params": np.zeros(d, np.float32)})
         names = ids if ids is not None else [f"client-{i:03d}" for i in range(n)]
@@ -321,7 +323,8 @@ class Cohort:
             params=start,
             units=tuple(Unit.of(name) for name in names),
             X=matrix,
-            weights=np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64),
+            weights=counts,
+            examples=counts,
             staleness=np.zeros(n, np.int64),
             received_at=np.zeros(n),
             max_byzantine=n // 3 if max_byzantine is None else max_byzantine,

@@ -130,7 +130,7 @@ def test_who_else_is_there_moves_a_calibrated_channel_by_rounding_alone():
             units=cohort.units[:3],
             X=cohort.X.take(np.arange(3)),
             max_byzantine=1,
-            **{name: getattr(cohort, name)[:3] for name in ("weights", "staleness", "received_at")},
+            **{name: getattr(cohort, name)[:3] for name in ("weights", "examples", "staleness", "received_at")},
         )
         for cohort in cohorts
     ]

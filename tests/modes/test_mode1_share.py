@@ -111,8 +111,10 @@ def test_shadows_train_as_long_as_clients_that_hold_more():
         cohort = cohort_of(train(clients, params, 0), params, 0, held=4000)
         _, state = mode.judge(cohort, state)
         assert max(state["sizes"]) == 4000
-        _, state = mode.judge(cohort_of(train(clients, params, 1), params, 1, held=9), state)
-        assert max(state["sizes"]) == 4000  # chosen once, or past rounds could not be compared
+        _, state = mode.judge(cohort_of(train(clients, params, 1), params, 1, held=2500), state)
+        assert max(state["sizes"]) == 4000  # it stays, or past rounds could not be compared
+        _, state = mode.judge(cohort_of(train(clients, params, 2), params, 2, held=40), state)
+        assert max(state["sizes"]) == 40  # but a first cohort does not decide for good
     finally:
         mode.oracle.recipe = LocalTraining(learning_rate=0.1, batch_size=16, steps=5)
 

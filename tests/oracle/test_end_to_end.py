@@ -263,7 +263,7 @@ def test_settings_name_what_is_missing(tmp_path: Path) -> None:
         source.judge()
     (tmp_path / "token").write_text("matl_or_x")
     (tmp_path / "token").chmod(0o644)
-    with pytest.raises(Exception, match="chmod 600"):
+    with pytest.raises(Exception, match="can be read by others"):
         source.judge()
     (tmp_path / "token").chmod(0o600)
     (tmp_path / "token").write_text("x" * 513)

@@ -313,7 +313,7 @@ def test_a_token_that_others_can_read_is_refused(scene: Scene) -> None:
     path = scene.oracle.token_file
     assert path.stat().st_mode & 0o077 == 0
     path.chmod(0o644)
-    with pytest.raises(StateError, match="chmod 600"):
+    with pytest.raises(StateError, match="can be read by others"):
         scene.start()
     path.chmod(0o600)
     for content in ("short\n", "\u00e9" * 40):

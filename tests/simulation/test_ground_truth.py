@@ -188,7 +188,7 @@ def test_shuffling_rows_with_their_ids_permutes_the_verdicts(kind):
     state = shuffled_state = mode.init(simulation.task.layout)
     for cohort in cohorts:
         order = np.random.default_rng(cohort.spec.round).permutation(20)
-        fields = {name: getattr(cohort, name)[order] for name in ("weights", "staleness", "received_at")}
+        fields = {name: getattr(cohort, name)[order] for name in ("weights", "examples", "staleness", "received_at")}
         units = tuple(cohort.units[i] for i in order)
         shuffled = dataclasses.replace(cohort, X=cohort.X.take(order), units=units, **fields)
         judgement, state = mode.judge(cohort, state)

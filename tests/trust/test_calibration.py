@@ -6,6 +6,7 @@ from matl.trust.calibration import (
     Expectation,
     Shadows,
     circumstances,
+    sizes_for,
     standardise,
     tail_probability,
 )
@@ -93,3 +94,28 @@ def test_tail_probability_falls_with_evidence_and_stays_in_range():
     assert (np.diff(p) <= 1e-12).all()
     assert p.max() == 1.0
     assert 0.0 <= p.min() < 1e-12
+
+
+def passes(samples):
+    """Local steps of one pass in batches of 8."""
+    return max(samples // 8, 1)
+
+
+def test_shadows_hold_what_clients_do_where_those_with_more_train_longer():
+    claims = np.array([12.0, 30.0, 40.0, 60.0])
+    assert sizes_for(claims, passes) == (8, 13, 22, 36, 60)  # and not up to 800, ten times as long as anybody trains
+    assert sizes_for(claims, lambda _: 10) == SIZES
+    assert sizes_for(np.array([3.0, 4.0]), passes) == (4, 4, 4, 4, 4)
+
+
+def test_one_enormous_claim_does_not_make_shadows_train_for_hours():
+    assert sizes_for(np.array([40.0, 1e6]), passes)[-1] == 320
+    assert sizes_for(np.array([40.0, 50.0, 60.0, 1e6]), passes)[-1] == 400
+
+
+def test_sizes_stay_while_they_are_near_and_change_where_they_are_not():
+    present = sizes_for(np.full(9, 100.0), passes)
+    assert sizes_for(np.full(9, 199.0), passes, present) == present
+    assert sizes_for(np.full(9, 51.0), passes, present) == present
+    assert sizes_for(np.full(9, 201.0), passes, present)[-1] == 201
+    assert sizes_for(np.full(9, 49.0), passes, present)[-1] == 49

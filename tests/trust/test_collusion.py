@@ -30,6 +30,19 @@ def test_whoever_is_copied_is_told_from_the_copies_by_its_past():
     assert originals(alike, turned).tolist() == [True] + 5 * [False]  # the last two are like nobody
 
 
+def test_one_of_those_that_are_like_each_other_is_the_original_at_most():
+    alike = ~np.eye(12, dtype=bool)
+    steady, joining = np.linspace(0.05, 0.1, 6), np.full(6, 1.0)
+    assert originals(alike, np.concatenate([steady, joining])).tolist() == [True] + 11 * [False]
+    assert not originals(alike, np.concatenate([np.full(6, 0.1), joining])).any()  # nobody was there first
+
+
+def test_who_repeats_itself_and_is_like_nobody_is_no_original_whatever_rounding_says():
+    turned = np.array([-2e-7, 2e-7, 0.0, -1e-7])
+    assert not originals(np.zeros((4, 4), bool), turned).any()
+    assert not originals(~np.eye(4, dtype=bool), turned).any()
+
+
 def test_those_that_always_moved_as_one_are_all_copies():
     alike = ~np.eye(4, dtype=bool)
     assert not originals(alike, np.full(4, 0.05)).any()

@@ -266,3 +266,8 @@ def test_nothing_is_changed_in_place():
     election.committed("v0", sealed("v0", YES)).advanced().revealed("v0", YES, NONCE)
     assert election == copy
     assert not election.commitments
+
+
+def test_an_election_about_nobody_is_refused():
+    with pytest.raises(InvalidValueError, match="at least one unit"):
+        opened(units=())

@@ -125,6 +125,13 @@ def test_example_counts_are_capped_at_a_multiple_of_the_median():
     messages = [message(f"c{i}", 0, work.plan(state), num_examples=count) for i, count in enumerate(counts)]
     _, _, _, cohort = arrive(work, state, messages)
     assert cohort.weights.tolist() == [10, 20, 30, 50, 25]
+    assert cohort.examples.tolist() == [
+        10,
+        20,
+        30,
+        999_999,
+        25,
+    ]  # and not what it counts for
     _, _, _, cohort = arrive(work, state, [dataclasses.replace(sent, num_examples=None) for sent in messages])
     assert cohort.weights.tolist() == [1] * 5
 
@@ -203,6 +210,8 @@ def test_stale_updates_count_as_far_back_as_the_round_allows():
     ]
     _, state, rejections, cohort = arrive(work, state, late)
     assert cohort.staleness.tolist() == [0, 1]
+    assert cohort.weights[1] == pytest.approx(cohort.weights[0] / np.sqrt(2))
+    assert cohort.examples[1] == cohort.examples[0]
     assert [(r.client_id, r.code) for r in rejections] == [("c", "stale"), ("d", "model_hash")]
     assert sorted(state["model_hashes"]) == ["2", "3"]  # bounded, however long the run
 

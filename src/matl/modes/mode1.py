@@ -19,6 +19,7 @@ from matl.state import State, digest
 from matl.trust.balance import MOST, TOLERATED
 from matl.trust.calibration import (
     CONCENTRATIONS,
+    FAR,
     LEAST_SPREAD,
     MOST_WORK,
     SIZES,
@@ -56,7 +57,7 @@ from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 9
+_VERSION = 10
 _SKETCH_WIDTH = 512
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
@@ -89,7 +90,7 @@ _FIXED = [
         RECALL,
         *OPENS,
     ),
-    *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK),
+    *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK, FAR),
 ]
 """Constants that are nobody's to set, but that a judgement depends on; a change of any other changes `_VERSION`."""
 _STATE = (
@@ -238,7 +239,7 @@ class Mode1:
         return {
             "version": _VERSION,
             "size": layout.size,
-            "sizes": [],  # what shadows hold, chosen with the first cohort
+            "sizes": [],  # what shadows hold, chosen with the first cohort, and again where claims are far from it
             "sketch_seed": None,  # drawn with the first cohort, so that nobody can know the sketch beforehand
             # The shadows, and after them the same with their updates sent backwards.
             "shadow_scores": np.full((2 * self.shadows, WINDOW, len(LEVELS)), np.nan, np.float32),
@@ -319,7 +320,7 @@ class Mode1:
         fold = cohort.spec.round % FOLDS
         sketch_seed = cohort.seed if state["sketch_seed"] is None else state["sketch_seed"]
         sketch = Sketch(cohort.params.size, sketch_seed, _SKETCH_WIDTH)
-        sizes = state["sizes"] or sizes_for(_held(cohort.weights), self.oracle.steps)
+        sizes = sizes_for(_held(cohort.examples), self.oracle.steps, state["sizes"])
         simulants = Shadows.draw(self.oracle.num_classes, self.shadows, self.seed, sizes)
         # An attacker that rehearses, or a host that tries again, has the same round judged with other updates.
         key = (values_hash(cohort.params), fold, tuple(sizes), cohort.seed, sketch_seed)
@@ -360,7 +361,7 @@ class Mode1:
         shadow_scores = moved(state["shadow_scores"])
         shadow_scores[:, -1] = round_scores(shown, about, expected)
         own_figures = figures(clients.attribution, usual_work)
-        claimed = _held(cohort.weights)
+        claimed = _held(cohort.examples)
         own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
         scores = round_scores(own_figures, own, expected)
         told = heard(len(scores))
@@ -442,9 +443,9 @@ class Mode1:
         return pogq
 
 
-def _held(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Samples that clients say they hold; a weight of 1 is what those have that do not say."""
-    return np.where(weights > 1.0, weights, _UNKNOWN_SIZE)
+def _held(examples: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Samples that clients say they hold; a count of 1 is what those have that do not say."""
+    return np.where(examples > 1.0, examples, _UNKNOWN_SIZE)
 
 
 def _normalised(mix: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -469,6 +470,7 @@ def _reordered(cohort: Cohort, order: list[int]) -> Cohort:
         units=tuple(cohort.units[i] for i in order),
         X=cohort.X.take(rows),
         weights=cohort.weights[rows],
+        examples=cohort.examples[rows],
         staleness=cohort.staleness[rows],
         received_at=cohort.received_at[rows],
         self_index=None if cohort.self_index is None else order.index(cohort.self_index),

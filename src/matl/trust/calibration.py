@@ -18,6 +18,7 @@ from matl import validate
 
 __all__ = [
     "CONCENTRATIONS",
+    "FAR",
     "LEAST_SPREAD",
     "MOST_WORK",
     "SIZES",
@@ -38,6 +39,9 @@ SIZES = (8, 24, 80, 250, 800)
 
 MOST_WORK = 8
 """Times the median claim beyond which a claim does not make shadows train longer: or a few could make them do so."""
+
+FAR = 2.0
+"""Factor between the largest holding of the shadows and that of the clients from which on others are chosen."""
 
 LEAST_SPREAD = 0.01
 """Spread below which shadows are taken to differ by this much: a hundredth of a cosine or a norm is no evidence."""
@@ -85,22 +89,29 @@ class Shadows:
         return cls(mixes, held)
 
 
-def sizes_for(claims: Float64, steps: Callable[[int], int]) -> tuple[int, ...]:
+def sizes_for(claims: Float64, steps: Callable[[int], int], present: Sequence[int] = ()) -> tuple[int, ...]:
     """How much shadows should hold for a federation whose clients claim to hold so much, shape (n,).
 
     `SIZES`, unless clients that hold more also train longer; then as many sizes, up to the largest claim, or to
-    `MOST_WORK` times the median one.
+    `MOST_WORK` times the median one (of two, the smaller). The present ones stay while their largest is within a
+    factor `FAR` of that, so that rounds can be compared; but neither a first cohort of few clients nor one enormous
+    claim decides for good.
 
     Examples
     --------
     >>> claims = np.array([200.0, 500.0, 1000.0, 3000.0])
     >>> sizes_for(claims, lambda samples: 10), sizes_for(claims, lambda samples: samples // 32)
     ((8, 24, 80, 250, 800), (8, 35, 155, 682, 3000))
+    >>> sizes_for(claims / 1.5, lambda samples: samples // 32, (8, 35, 155, 682, 3000))
+    (8, 35, 155, 682, 3000)
     """
-    largest = int(min(claims.max(), MOST_WORK * np.median(claims)))
-    if steps(max(largest, SIZES[-1])) == steps(SIZES[-1]):
+    largest = int(min(claims.max(), MOST_WORK * np.quantile(claims, 0.5, method="lower")))
+    if steps(max(largest, SIZES[-1])) == steps(SIZES[0]):
         return SIZES
-    return tuple(np.geomspace(SIZES[0], largest, len(SIZES)).round().astype(int).tolist())
+    if present and present[-1] / FAR <= largest <= present[-1] * FAR:
+        return tuple(present)
+    smallest = min(SIZES[0], largest)
+    return tuple(np.geomspace(smallest, largest, len(SIZES)).round().astype(int).tolist())
 
 
 def circumstances(

@@ -19,6 +19,7 @@ ORIGINAL = 0.5
 development seeds 0 and 1, where copied clients turned by .03 to .16 and those that copied them by .18 to 1.3."""
 
 _TINY = 1e-12
+_ROUNDING = 1e-6  # who repeats itself turns by 0, which a float32 cosine misses by a few 1e-7
 _TINY_DISTANCE = 1e-6  # a copy is infinitely close; this keeps its evidence a number
 _MIN_COHORT = 5  # with fewer, a client's nearest neighbours are nearly all the others
 _MIN_NEIGHBOURS = 3  # the smallest group that is looked for
@@ -113,13 +114,19 @@ def originals(alike: NDArray[np.bool_], turned: NDArray[np.float64]) -> NDArray[
     Returns
     -------
     bool array of shape (n,)
-        True where the client's own turn is below `ORIGINAL` times the median turn of those that it is like. Where all
-        have moved as one for as long as they are known, nobody is: there is no telling then who is copied.
+        True where the client's own turn is below `ORIGINAL` times the median turn of those that it is like, and below
+        that of every other of which this is so: copies of a copy are no originals. Where all have moved as one for as
+        long as they are known, nobody is: there is no telling then who is copied.
 
     Examples
     --------
     >>> originals(~np.eye(3, dtype=bool), np.array([0.1, 1.0, 1.2])).tolist()
     [True, False, False]
+    >>> originals(~np.eye(5, dtype=bool), np.array([0.1, 0.2, 1.0, 1.1, 1.2])).tolist()
+    [True, False, False, False, False]
     """
+    turned = np.maximum(turned, _ROUNDING)
     usual = np.array([np.median(turned[others]) if others.any() else 0.0 for others in alike])
-    return np.asarray(turned < ORIGINAL * usual)
+    steady = turned < ORIGINAL * usual
+    rivals = np.where(alike & steady, turned, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(steady & (turned < rivals))

@@ -63,14 +63,16 @@ class Agreement:
 
     @classmethod
     def of(cls, clients: View, shadows: View, bar: float) -> Agreement:
-        """Compare clients with each other, as closely as shadows are; ``bar`` is the least there is."""
+        """Compare clients with each other, as closely as shadows and the median client are; ``bar`` is the least."""
         n = len(clients.residuals)
         cosines, usual = likeness(clients.residuals), likeness(shadows.residuals)
         if cosines is None or usual is None:
             unknown = np.full(n, np.nan)
             return cls(unknown, bar, unknown, np.zeros((n, n), bool))
-        bar = collusion_bar(bar, float(np.quantile(collusion(usual), _UPPER)))
         mean = collusion(cosines)
+        # How close most of a cohort comes is no evidence against anybody: with much data of one kind and long
+        # training, honest clients come closer to each other than shadows of a few root samples do.
+        bar = collusion_bar(bar, max(float(np.quantile(collusion(usual), _UPPER)), float(np.median(mean))))
         return cls(mean, bar, closeness(mean, bar), cosines > bar)
 
 

@@ -183,6 +183,8 @@ class Election:
         """
         if len(set(units)) != len(units):
             raise InvalidValueError("expected unique unit ids, got duplicates")
+        if not units:
+            raise InvalidValueError("expected at least one unit to vote on, got none")
         if not shares:
             raise InvalidValueError("expected at least one validator, got none")
         validate.non_negative(**{f"shares[{name!r}]": value for name, value in shares.items()})

@@ -261,8 +261,9 @@ class TrainingWorkload:
         X = allocate((len(units), self.layout.size))
         for index, row in enumerate(rows):
             X[index] = row
-        told = self._weights(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
-        weights = dict(zip(updates, told, strict=True))
+        told = _examples(list(updates.values())) if self.channel.tells_examples else np.ones(len(updates))
+        examples = dict(zip(updates, told, strict=True))
+        weights = dict(zip(updates, np.minimum(told, self.weight_cap * np.median(told)), strict=True))
 
         def of_members(value: Callable[[str], float], combine: Callable[[Iterable[float]], float]) -> list[float]:
             return [combine(value(member) for member in unit.members) for unit in units]
@@ -275,6 +276,7 @@ class TrainingWorkload:
             units=units,
             X=UpdateMatrix(X, allocate=allocate),
             weights=counted / np.sqrt(1 + staleness),
+            examples=np.array(of_members(examples.__getitem__, sum), np.float64),
             staleness=staleness,
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
             within_clip=within,
@@ -339,13 +341,6 @@ class TrainingWorkload:
         hashes = {**state["model_hashes"], str(version): model_hash}
         return {key: value for key, value in hashes.items() if int(key) >= version - self.max_staleness}
 
-    def _weights(self, updates: list[Update]) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Example counts, capped; a client that gives none counts like the median of the others."""
-        counts = [update.num_examples for update in updates]
-        typical = float(np.median([count for count in counts if count is not None] or [1]))
-        claimed = np.array([typical if count is None else count for count in counts], np.float64)
-        return np.minimum(claimed, self.weight_cap * typical)
-
 
 class _Rows(Sequence[NDArray[Any]]):
     """The rows of updates, each read when it is asked for."""
@@ -361,6 +356,13 @@ class _Rows(Sequence[NDArray[Any]]):
 
     def __iter__(self) -> Iterator[NDArray[Any]]:
         return (item.row for item in self._items)
+
+
+def _examples(updates: list[Update]) -> NDArray[np.float64]:
+    """Example counts as claimed; a client that gives none is taken to hold the median of the others."""
+    counts = [update.num_examples for update in updates]
+    typical = float(np.median([count for count in counts if count is not None] or [1]))
+    return np.array([typical if count is None else count for count in counts], np.float64)
 
 
 def _length(payload: bytes | Arrays) -> int:
