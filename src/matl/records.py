@@ -218,8 +218,8 @@ class Cohort:
     weights : float64 array of shape (n,)
         What each counts for: example counts, capped, and less for stale units.
     examples : float64 array of shape (n,)
-        Example counts as they were claimed. They tell a judge how long a unit trained and how closely it fits its
-        data, and are no measure of what it should count for.
+        Example counts as they were claimed; of a group, the mean of its members. They tell a judge how long a unit
+        trained and how closely it fits its data, and are no measure of what it should count for.
     staleness : int64 array of shape (n,)
         Rounds between the model a unit started from and the current one.
     received_at : float64 array of shape (n,)

@@ -109,13 +109,19 @@ def test_shadows_hold_what_clients_do_where_those_with_more_train_longer():
 
 
 def test_one_enormous_claim_does_not_make_shadows_train_for_hours():
-    assert sizes_for(np.array([40.0, 1e6]), passes)[-1] == 320
-    assert sizes_for(np.array([40.0, 50.0, 60.0, 1e6]), passes)[-1] == 400
+    assert sizes_for(np.array([40.0, 1e6]), passes)[-1] == 120
+    assert sizes_for(np.array([40.0, 50.0, 60.0, 1e6]), passes)[-1] == 150
 
 
-def test_sizes_stay_while_they_are_near_and_change_where_they_are_not():
+def test_sizes_stay_while_they_reach_as_far_as_clients_do_and_not_much_further():
     present = sizes_for(np.full(9, 100.0), passes)
-    assert sizes_for(np.full(9, 199.0), passes, present) == present
     assert sizes_for(np.full(9, 51.0), passes, present) == present
-    assert sizes_for(np.full(9, 201.0), passes, present)[-1] == 201
+    assert sizes_for(np.full(9, 101.0), passes, present)[-1] == 101
     assert sizes_for(np.full(9, 49.0), passes, present)[-1] == 49
+    assert sizes_for(np.array([2.0, 1e6]), passes, present) == present  # which of the two is odd?
+
+
+def test_nothing_is_made_up_about_holdings_that_no_shadow_has():
+    mixes = np.full((4, 2), 0.5)
+    about = circumstances(np.array([4, 60, 61, 1e6]), mixes, shown=(8, 13, 22, 36, 60))
+    np.testing.assert_array_equal(about[:, 1], np.log([8, 60, 60, 60]))

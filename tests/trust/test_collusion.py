@@ -1,6 +1,6 @@
 import numpy as np
 
-from matl.trust.collusion import collusion, likeness, originals
+from matl.trust.collusion import collusion, foremost, likeness, originals
 
 
 def test_copies_stand_out_among_independent_clients():
@@ -30,11 +30,13 @@ def test_whoever_is_copied_is_told_from_the_copies_by_its_past():
     assert originals(alike, turned).tolist() == [True] + 5 * [False]  # the last two are like nobody
 
 
-def test_one_of_those_that_are_like_each_other_is_the_original_at_most():
+def test_of_those_that_are_like_each_other_one_counts_in_full_at_most():
     alike = ~np.eye(12, dtype=bool)
-    steady, joining = np.linspace(0.05, 0.1, 6), np.full(6, 1.0)
-    assert originals(alike, np.concatenate([steady, joining])).tolist() == [True] + 11 * [False]
-    assert not originals(alike, np.concatenate([np.full(6, 0.1), joining])).any()  # nobody was there first
+    turned = np.concatenate([np.linspace(0.05, 0.1, 6), np.full(6, 1.0)])
+    copied = originals(alike, turned)
+    assert copied.tolist() == 6 * [True] + 6 * [False]
+    assert foremost(alike, copied, turned).tolist() == [True] + 11 * [False]
+    assert not foremost(alike, copied, np.where(copied, 0.1, 1.0)).any()  # nobody was there first
 
 
 def test_who_repeats_itself_and_is_like_nobody_is_no_original_whatever_rounding_says():

@@ -57,7 +57,7 @@ from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 10
+_VERSION = 11
 _SKETCH_WIDTH = 512
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
@@ -342,7 +342,8 @@ class Mode1:
 
     def _steps(self, held: NDArray[np.floating] | NDArray[np.integer], sizes: list[int]) -> NDArray[np.float64] | None:
         """Local steps of who holds so much, as far as shadows train; ``None`` where all take as many."""
-        steps = np.array([self.oracle.steps(int(min(samples, sizes[-1]))) for samples in (*held, *sizes)], np.float64)
+        known = np.clip([*held, *sizes], sizes[0], sizes[-1])
+        steps = np.array([self.oracle.steps(int(samples)) for samples in known], np.float64)
         return None if len(set(steps.tolist())) == 1 else steps[: len(held)]
 
     def _measure(
@@ -356,13 +357,13 @@ class Mode1:
         shown = np.concatenate([figures(each, usual_work) for each in (shadows.attribution, flipped)])
         held = np.tile(seen.held, 2)
         steps = self._steps(held, seen.sizes)
-        about = circumstances(held, _normalised(shadow_mix), steps)
+        about = circumstances(held, _normalised(shadow_mix), steps, seen.sizes)
         expected = Expectation.of(shown[: self.shadows], about[: self.shadows])
         shadow_scores = moved(state["shadow_scores"])
         shadow_scores[:, -1] = round_scores(shown, about, expected)
         own_figures = figures(clients.attribution, usual_work)
-        claimed = _held(cohort.examples)
-        own = circumstances(claimed, _normalised(book.mix[rows]), self._steps(claimed, seen.sizes))
+        claimed, mixes = _held(cohort.examples), _normalised(book.mix[rows])
+        own = circumstances(claimed, mixes, self._steps(claimed, seen.sizes), seen.sizes)
         scores = round_scores(own_figures, own, expected)
         told = heard(len(scores))
         shadow_norm = float(np.median(shadows.attribution.norms))

@@ -11,6 +11,7 @@ from matl.aggregators import Rows
 from matl.params import Float32
 from matl.records import Cohort, Judgement, Status, Verdict
 from matl.trust.balance import balanced
+from matl.trust.collusion import foremost
 from matl.trust.findings import SUSPECT, Findings
 from matl.trust.sequential import Bank
 from matl.trust.view import Simulated
@@ -57,7 +58,8 @@ def weighed(
     quarantined = suspicion > 0
     suspected = ~quarantined & (findings.strongest > SUSPECT)
     # Who are as one count as one, but whoever they copy is not to lose by it.
-    like = np.where(findings.copied, 0, findings.agreement.alike[:, ~quarantined].sum(axis=1))
+    alike = findings.agreement.alike
+    like = np.where(foremost(alike, findings.copied, findings.turned), 0, alike[:, ~quarantined].sum(axis=1))
     trust = np.where(quarantined, 0.0, np.where(suspected, 0.5, 1.0) / (1 + like))
     weights = trust * cohort.weights
     walked = clients.norms[~quarantined & (clients.norms > 0)]  # or those who send nothing would stop everybody

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from matl.params import Float32
 
-__all__ = ["ORIGINAL", "closeness", "collusion", "collusion_bar", "likeness", "originals"]
+__all__ = ["ORIGINAL", "closeness", "collusion", "collusion_bar", "foremost", "likeness", "originals"]
 
 NEARER = 0.25
 """Share of the usual distance between clients below which two are taken for one. Chosen on development seeds 0-4."""
@@ -114,19 +114,31 @@ def originals(alike: NDArray[np.bool_], turned: NDArray[np.float64]) -> NDArray[
     Returns
     -------
     bool array of shape (n,)
-        True where the client's own turn is below `ORIGINAL` times the median turn of those that it is like, and below
-        that of every other of which this is so: copies of a copy are no originals. Where all have moved as one for as
-        long as they are known, nobody is: there is no telling then who is copied.
+        True where the client's own turn is below `ORIGINAL` times the median turn of those that it is like. Where all
+        have moved as one for as long as they are known, nobody is: there is no telling then who is copied.
 
     Examples
     --------
     >>> originals(~np.eye(3, dtype=bool), np.array([0.1, 1.0, 1.2])).tolist()
     [True, False, False]
-    >>> originals(~np.eye(5, dtype=bool), np.array([0.1, 0.2, 1.0, 1.1, 1.2])).tolist()
-    [True, False, False, False, False]
     """
     turned = np.maximum(turned, _ROUNDING)
     usual = np.array([np.median(turned[others]) if others.any() else 0.0 for others in alike])
-    steady = turned < ORIGINAL * usual
-    rivals = np.where(alike & steady, turned, np.inf).min(axis=1, initial=np.inf)
-    return np.asarray(steady & (turned < rivals))
+    return np.asarray(turned < ORIGINAL * usual)
+
+
+def foremost(alike: NDArray[np.bool_], copied: NDArray[np.bool_], turned: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which of those that are copied (n,) turned less than any other copied one that they are like.
+
+    Several that are like each other may all be spared, as one of them may be honest; but only one counts in full, or
+    colluders who have been at it for long would be the originals of those who join them.
+
+    Examples
+    --------
+    >>> turned, copied = np.array([0.1, 0.2, 1.0, 1.1]), np.array([True, True, False, False])
+    >>> foremost(~np.eye(4, dtype=bool), copied, turned).tolist()
+    [True, False, False, False]
+    """
+    turned = np.maximum(turned, _ROUNDING)
+    rivals = np.where(alike & copied, turned, np.inf).min(axis=1, initial=np.inf)
+    return np.asarray(copied & (turned < rivals))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from matl.trust.campaign import Campaign
 from matl.trust.collusion import closeness, collusion, collusion_bar, likeness
-from matl.trust.levels import FIGURES, LEVELS, PAIR_OFFSET, Levels
+from matl.trust.levels import DRIFT_QUANTILE, FIGURES, LEVELS, PAIR_OFFSET, Levels
 from matl.trust.reasons import (
     alien_reason,
     campaign_reason,
@@ -63,7 +63,7 @@ class Agreement:
 
     @classmethod
     def of(cls, clients: View, shadows: View, bar: float) -> Agreement:
-        """Compare clients with each other, as closely as shadows and the median client are; ``bar`` is the least."""
+        """Compare clients with each other, as closely as shadows and most clients are; ``bar`` is the least."""
         n = len(clients.residuals)
         cosines, usual = likeness(clients.residuals), likeness(shadows.residuals)
         if cosines is None or usual is None:
@@ -72,7 +72,9 @@ class Agreement:
         mean = collusion(cosines)
         # How close most of a cohort comes is no evidence against anybody: with much data of one kind and long
         # training, honest clients come closer to each other than shadows of a few root samples do.
-        bar = collusion_bar(bar, max(float(np.quantile(collusion(usual), _UPPER)), float(np.median(mean))))
+        bar = collusion_bar(
+            bar, max(float(np.quantile(collusion(usual), _UPPER)), float(np.quantile(mean, DRIFT_QUANTILE)))
+        )
         return cls(mean, bar, closeness(mean, bar), cosines > bar)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from statistics import fmean
 from typing import Any, Protocol
 
 import numpy as np
@@ -276,7 +277,7 @@ class TrainingWorkload:
             units=units,
             X=UpdateMatrix(X, allocate=allocate),
             weights=counted / np.sqrt(1 + staleness),
-            examples=np.array(of_members(examples.__getitem__, sum), np.float64),
+            examples=np.array(of_members(examples.__getitem__, fmean), np.float64),
             staleness=staleness,
             received_at=np.array(of_members(lambda one: updates[one].received_at, max), np.float64),
             within_clip=within,
@@ -323,7 +324,8 @@ class TrainingWorkload:
         shares = counted / counted.sum() if counted.any() else np.full(len(counted), 1 / len(counted))
         norms = cohort.X.norms()
         norms = np.minimum(norms, _LONGEST * np.median(norms[shares > 0]))
-        steps = np.array([self.recipe.steps_for(int(count)) for count in cohort.weights])
+        held = np.minimum(cohort.examples, self.weight_cap * np.median(cohort.examples))
+        steps = np.array([self.recipe.steps_for(int(count)) for count in held])
         return RoundSummary(
             mean_square_norm=float(shares @ np.square(norms)),
             mean_steps=float(shares @ steps),
