@@ -301,3 +301,27 @@ def test_a_foreign_state_or_bound_is_refused():
     for rule in (FLTrust(), RawPoGQ()):
         with pytest.raises(InvalidValueError, match=f"no root data, {type(rule).__name__} needs some"):
             Mode0(aggregator=rule)
+
+
+def test_rounds_in_which_nothing_can_be_seen_release_nobody():
+    _, state = train(ATTACKS["sign_flip"][0], rounds=8, f=1)
+    for number in range(8, 48):  # it goes on, where two others are too few to compare it with
+        X = updates(number)[:3]
+        X[0] *= -1
+        judgement, state = Mode0().judge(cohort(X, number), state)
+    assert statuses(judgement) == ["quarantined", "accepted", "accepted"]
+
+
+def test_silence_releases_nobody():
+    _, state = train(ATTACKS["scaling"][0], rounds=8, f=1)
+    for number in range(8, 48):
+        X = updates(number)
+        X[0] *= np.float32(1e-9)
+        judgement, state = Mode0().judge(cohort(X, number), state)
+    assert statuses(judgement)[0] == "quarantined"
+
+
+def test_a_short_update_now_and_then_does_not_hide_enormous_ones():
+    judgements, _ = train(lambda X, number, rng: X * np.float32(50.0 if number % 2 else 1e-3), rounds=10, f=2)
+    assert statuses(judgements[-1])[:2] == ["quarantined", "quarantined"]
+    assert "quarantined" not in statuses(judgements[-1])[2:]

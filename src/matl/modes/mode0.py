@@ -22,9 +22,10 @@ from matl.trust.sketch import Sketch
 
 __all__ = ["Mode0"]
 
-_VERSION = 1
+_VERSION = 2
 _WIDTH = 2048  # numbers per history: the error of a cosine is about 0.02
 _CHANNELS = ("direction", "consistency", "collusion", "norm")
+_SILENT = 0.01  # of the median norm: less says nothing
 _SUSPECTED = 0.8  # of the bar: from here a client is suspected, and counts half
 _HALF = 0.5
 _LONGEST = 100.0  # times the median norm: longer rows are cut to it, or one client could overflow the rule's arithmetic
@@ -108,7 +109,7 @@ class Mode0:
         """See `matl.records.Mode`."""
         constants = [getattr(peers, name) for name in _CONSTANTS]
         described = [describe(self.aggregator), describe(self.bank), self.bound]
-        return digest(["mode0", _VERSION, _WIDTH, _SUSPECTED, _HALF, _LONGEST, *constants, *described])
+        return digest(["mode0", _VERSION, _WIDTH, _SILENT, _SUSPECTED, _HALF, _LONGEST, *constants, *described])
 
     def init(self, layout: ParamLayout) -> State:
         """See `matl.records.Mode`. The first cohort's seed draws the sketch, so that nobody knew it when it sent."""
@@ -144,7 +145,9 @@ class Mode0:
 
         tolerated = min(cohort.max_byzantine, (len(ids) - 1) // 2)
         findings = _examine(book, rows, tolerated)
-        book = self._sentence(book, rows, findings)
+        # Who says next to nothing, or whom nobody can judge, shows no conduct, be it good or bad.
+        heard = lengths > _SILENT * (np.median(lengths[lengths > 0]) if lengths.any() else 1.0)
+        book = self._sentence(book, rows, findings, findings.opinion & heard)
         quarantined = book.suspicion[rows] > 0
         weights = np.where(quarantined, 0.0, np.where(findings.worst > _SUSPECTED, _HALF, 1.0)) * _shortening(lengths)
         aggregate, after, remarks = self._combine(cohort, order, weights, tolerated, state)
@@ -169,10 +172,10 @@ class Mode0:
                 f"{state.get('version')} for {state.get('size')}; start from Mode0.init"
             )
 
-    def _sentence(self, book: PeerBook, rows: NDArray[np.intp], findings: _Findings) -> PeerBook:
+    def _sentence(self, book: PeerBook, rows: NDArray[np.intp], findings: _Findings, good: Mask) -> PeerBook:
         """The book with this round's evidence paid into the bank, and with reasons and cosines noted."""
         suspicion, cosines, reasons = book.suspicion.copy(), book.cosines.copy(), list(book.reasons)
-        suspicion[rows] = self.bank.after(suspicion[rows], findings.worst)
+        suspicion[rows] = self.bank.after(suspicion[rows], findings.worst, good)
         cosines[rows] = np.where(findings.opinion, findings.found.cosines, np.nan)
         for i in np.flatnonzero(findings.worst > 1.0).tolist():
             reasons[rows[i]] = _reason(book, rows[i], i, findings)

@@ -392,7 +392,8 @@ class PeerBook(ClientTable):
         old = mine[with_past]
         cosines = np.einsum("ij,ij->i", units[with_past], unit_rows(histories[old]))
         agreeing[old] = FADE * agreeing[old] + (1.0 - FADE) * np.stack([cosines, np.ones(len(old))], axis=1)
-        ratios = np.log(norm / middle)
+        # Or one update of next to no length would make up for many that are far too long.
+        ratios = np.maximum(np.log(norm / middle), -np.log(NORM_BAR))
         lengths[mine] = FADE * lengths[mine] + (1.0 - FADE) * np.stack([ratios, np.ones(len(mine))], axis=1)
         open_ = (self.suspicion[mine] == 0.0) | (units @ centre > 0.0)
         added = units[open_] * (np.minimum(norm[open_], middle))[:, None]
