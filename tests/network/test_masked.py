@@ -74,7 +74,7 @@ def test_clients_leave_in_every_phase_and_the_sum_is_of_those_whose_words_arrive
 
     async def check():
         made, leaving = updates(), dict(zip(NAMES[1:6], PHASES, strict=True))
-        async with Kit(tmp_path, late=True, deadline=2.0, quorum=7).open() as kit, kit.clients() as clients:
+        async with Kit(tmp_path, late=True, deadline=4.0, quorum=7).open() as kit, kit.clients() as clients:
             for name, phase in leaving.items():
                 at(clients[name], phase, leave)
             seed = kit.service.live("demo").spec.public_seed
@@ -99,7 +99,7 @@ def test_garbage_in_a_phase_is_refused_and_the_round_goes_on(tmp_path, monkeypat
     async def check():
         made, names = updates(), NAMES[:8]
         async with (
-            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            Kit(tmp_path, names=names, target=8, late=True, deadline=4.0).open() as kit,
             kit.clients() as clients,
         ):
             at(clients[names[2]], phase, garbage)
@@ -159,7 +159,7 @@ def test_who_was_asked_for_a_phase_is_asked_the_same_after_a_crash(tmp_path):
 
     async def check():
         names, asked = NAMES[:8], []
-        kit = Kit(tmp_path, names=names, target=9, late=True, deadline=2.0)
+        kit = Kit(tmp_path, names=names, target=9, late=True, deadline=4.0)
         async with AsyncExitStack() as stack:
             process = await stack.enter_async_context(AsyncExitStack())
             await process.enter_async_context(kit.open())
@@ -194,7 +194,7 @@ def test_a_round_with_too_few_survivors_fails_with_a_reason_and_the_next_one_ope
     async def check():
         made, names = updates(), NAMES[:8]
         async with (
-            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            Kit(tmp_path, names=names, target=8, late=True, deadline=4.0).open() as kit,
             kit.clients() as clients,
         ):
             for name in names[:4]:
@@ -262,7 +262,7 @@ def test_a_client_to_whom_the_server_lies_says_nothing_more_in_the_round(tmp_pat
     async def check():
         made, names = updates(), NAMES[:8]
         async with (
-            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            Kit(tmp_path, names=names, target=8, late=True, deadline=4.0).open() as kit,
             kit.clients() as clients,
         ):
             one, seen = clients[names[0]], []
@@ -292,7 +292,7 @@ def test_clients_that_pinned_who_takes_part_leave_a_round_with_somebody_invented
     async def check():
         made, names = updates(), NAMES[:8]
         async with (
-            Kit(tmp_path, names=names, target=8, late=True, deadline=2.0).open() as kit,
+            Kit(tmp_path, names=names, target=8, late=True, deadline=4.0).open() as kit,
             kit.clients() as clients,
         ):
             table = (await kit.service.participants(ADMIN, "demo")).clients
