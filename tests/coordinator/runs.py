@@ -174,11 +174,11 @@ async def living(place: Place, host: Host, the_plan: RunPlan) -> AsyncIterator[L
 
 
 async def ended(run: LiveRun, number: int):
-    """A round, when it has ended."""
+    """A round, when it has ended and the run knows."""
     async with asyncio.timeout(10):
         while True:
             found = await run._host.store.round("r", number)
-            if found is not None and found.status in (RoundStatus.COMMITTED, RoundStatus.FAILED):
-                await asyncio.sleep(0.01)
+            stored = found is not None and found.status in (RoundStatus.COMMITTED, RoundStatus.FAILED)
+            if stored and (run.round.number > number or run.row.status is not RunStatus.RUNNING):
                 return found
             await asyncio.sleep(0.005)
