@@ -51,13 +51,13 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
-from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, SURE, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 11
+_VERSION = 12
 _SKETCH_WIDTH = 512
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
@@ -89,6 +89,7 @@ _FIXED = [
         FULL_COHORT,
         RECALL,
         *OPENS,
+        *SURE,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK, FAR),
 ]
@@ -411,7 +412,7 @@ class Mode1:
         once = counts / (1.0 + agreement.alike.sum(axis=1))
         division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, book.foreign[rows])
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
-        place = opened(float(np.exp(divided))) * division.place
+        place = opened(float(np.exp(divided)), division.sure) * division.place
         book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
         findings = Findings(
             clients,

@@ -6,18 +6,22 @@ is a direction in which the cohort falls into two parts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl.trust.view import View
 
-__all__ = ["FULL_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
+__all__ = ["FULL_COHORT", "OPENS", "RECALL", "SURE", "Division", "divide", "opened"]
 
-OPENS = (1.9, 2.4)
+OPENS = (2.2, 2.7)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
-evidence, from the second on it is in full. Without attack it stayed below 2.0 (label skew .1, seeds 0-9, 30 rounds)."""
+evidence, from the second on it is in full. Without attack it stayed below 2.3 (label skew .1, seeds 200-239)."""
+
+SURE = (0.2, 0.4)
+"""How sure it is which part is the far one: likewise. Of usual attacks it was .2 or more in 19 of 20 rounds, at the
+median about 1; of one that pretends to the other side, on both sides of 0 (skew .1 and .5, seeds 0, 1, 200-205)."""
 
 FULL_COHORT = 40
 """Clients below which a division counts less, by the square of their share of this; four times the classes if that is
@@ -28,8 +32,8 @@ RECALL = 0.5
 
 _FARTHEST = 2.0  # more makes no difference
 _LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
-_MOST_ACCUSED = 0.5  # a judge that finds the larger part far off has the wrong end of it
-_MAJORITY = 0.25  # how much it counts for a part to be the larger one, beside where shadows stand
+_MOST_ACCUSED = 0.45  # the declared bound of Mode 1; the bar rises until no more are past it
+_WRONG_END = 0.6  # a judge that finds so many far off has the wrong end of it
 _BOUNDS = (0.1, 10.0)  # of what a single round can say
 _RIDGE = 0.02  # of the weight of a class in a cohort that has all classes alike
 _TINY = 1e-12
@@ -54,6 +58,8 @@ class Division:
         Who counts.
     bar : float
         Part of the way from the near middle to the far one where honest behaviour ends.
+    sure : float
+        How sure it is which part is the far one; see `SURE`.
     """
 
     shared: Float64
@@ -62,6 +68,7 @@ class Division:
     strength: float
     counted: NDArray[np.bool_]
     bar: float
+    sure: float
 
     @property
     def place(self) -> Float64:
@@ -73,15 +80,21 @@ class Division:
         return np.asarray(np.where(self.counted, np.clip(way / self.bar, 0.0, _FARTHEST), 0.0))
 
 
-def opened(clearness: float) -> float:
-    """How much of a division counts as evidence, in [0, 1], if it is that clear; see `OPENS`.
+def opened(clearness: float, sure: float) -> float:
+    """How much of a division counts as evidence, in [0, 1], if it is that clear, and its far part that sure.
+
+    See `OPENS` and `SURE`.
 
     Examples
     --------
-    >>> opened(1.5), opened(2.15), opened(3.0)
-    (0.0, 0.5, 1.0)
+    >>> opened(2.0, 1.0), opened(2.45, 1.0), opened(3.0, 1.0), opened(3.0, 0.2)
+    (0.0, 0.5, 1.0, 0.0)
     """
-    return float(np.clip(round((clearness - OPENS[0]) / (OPENS[1] - OPENS[0]), 9), 0.0, 1.0))
+    return _ramp(clearness, OPENS) * _ramp(sure, SURE)
+
+
+def _ramp(value: float, over: tuple[float, float]) -> float:
+    return float(np.clip(round((value - over[0]) / (over[1] - over[0]), 9), 0.0, 1.0))
 
 
 def divide(
@@ -132,7 +145,7 @@ def divide(
     n, classes = clients.attribution.mix.shape
     believed = weights * np.maximum(1.0 - stood, 0.0)
     counted = weights > 0
-    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar)
+    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar, 0.0)
     fresh = weights if known is None else np.where(known, 0.0, weights)
     if min((believed > 0).sum(), (fresh > 0).sum()) < max(_LEAST_BELIEVED, 2 * classes):
         return nothing
@@ -142,19 +155,45 @@ def divide(
     axis, shared = _divided(_left(clients, taught), weights)
     near, far, share = _parts(shared[counted], weights[counted])
     stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
-    turned = stand - np.average(shared, weights=weights) + _MAJORITY * (share - 0.5) > 0
-    if turned:
+    side = _side(shared[counted], clients.attribution.alien[counted], weights[counted], stand, share)
+    if side < 0:
         shared, near, far = -shared, -far, -near
     strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
-    found = Division(shared, near, far, strength, counted, bar)
-    most = weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum()
-    return nothing if most else found
+    found = Division(shared, near, far, strength, counted, bar, abs(side))
+    if weights[found.place > 1.0].sum() > _WRONG_END * weights.sum():
+        return nothing
+    return replace(found, bar=bar * _raised(found.place, weights))
+
+
+def _side(shared: Float64, alien: Float64, weights: Float64, stand: float, share: float) -> float:
+    """Whether the upper part is the far one, and how surely: positive for yes.
+
+    It is the one with clients that look alien, on which the shadows do not stand, and the smaller one.
+    """
+    middle = np.average(shared, weights=weights)
+    spread = np.sqrt(np.average((shared - middle) ** 2, weights=weights)) + _TINY
+    toward = (shared - middle) / spread
+    inorder = np.sort(alien)
+    rank = np.searchsorted(inorder, alien) + np.searchsorted(inorder, alien, side="right")  # twice the mean rank
+    agreement = np.average(toward * (rank - rank.mean()) / (rank.std() + _TINY), weights=weights)
+    return float(agreement + (middle - stand) / spread + (0.5 - share))
+
+
+def _raised(place: Float64, weights: Float64) -> float:
+    """The least factor, at least 1, by which the bar has to rise for no more than `_MOST_ACCUSED` to be past it."""
+    order = np.argsort(-place, kind="stable")
+    too_many = np.cumsum(weights[order]) > _MOST_ACCUSED * weights.sum()
+    return max(1.0, float(place[order[int(np.argmax(too_many))]]) * (1.0 + _TINY))
 
 
 def _about(view: View) -> Float64:
-    """Label mixes and their concentration, (n, K + 1): who holds one class goes further than half of who holds two."""
+    """Label mixes at length 1, as directions are, and their lengths, (n, K + 1).
+
+    Who holds one class goes further in it than half of who holds two.
+    """
     mix = view.attribution.mix
-    return np.column_stack([mix, np.square(mix).sum(axis=1)])
+    length = np.linalg.norm(mix, axis=1, keepdims=True)
+    return np.hstack([mix / (length + _TINY), length])
 
 
 def _taught(view: View, weights: Float64) -> Float64:
@@ -168,8 +207,13 @@ def _taught(view: View, weights: Float64) -> Float64:
 
 def _left(view: View, taught: Float64) -> Float64:
     """What classes do not explain of each, (n, k), rows normalised."""
-    left = view.directions - _about(view) @ taught
-    return np.asarray(left / (np.linalg.norm(left, axis=1, keepdims=True) + _TINY))
+    explained = _unit(_about(view) @ taught)
+    along = (view.directions * explained).sum(axis=1, keepdims=True)
+    return _unit(view.directions - along * explained)
+
+
+def _unit(rows: Float64) -> Float64:
+    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + _TINY))
 
 
 def _flattest(mix: Float64) -> NDArray[np.bool_]:
