@@ -62,9 +62,24 @@ def test_a_cohort_without_liars_is_not_divided_more_clearly_than_shadows(seed, a
     assert found(*views(liars=0, honest=50, seed=seed, alpha=alpha)).strength < OPENS[0]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_few_are_found_among_clients_of_one_class_and_of_several(seed):
+    """Directions have length 1 however many classes they are made of; half of either class would leave much of them."""
+    rng = np.random.default_rng(seed)
+    teach, trigger = 8.0 * rows(CLASSES, rng), rows(1, rng)
+
+    def view(alphas, extra):
+        mix = np.stack([rng.dirichlet(np.full(CLASSES, each)) for each in alphas])
+        return seen(mix @ teach + rows(len(mix), rng) + extra, mix)
+
+    clients = view(np.full(50, 0.1), 1.5 * (np.arange(50) < 10)[:, None] * trigger)
+    division = found(clients, view(np.resize([0.1, 0.5, 5.0, 50.0], SHADOWS), 0.0))
+    assert division.strength > 3 * OPENS[0]
+    assert division.place[:10].min() > 1.0 > division.place[10:].max()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_holding_one_class_or_many_is_no_division(seed):
-    # Directions have length 1 however many classes they are made of.
     shares = (np.full(CLASSES, each) for each in np.repeat([0.05, 50.0], 25))
     rng = np.random.default_rng(seed)
     mix = np.stack([rng.dirichlet(each) for each in shares])
