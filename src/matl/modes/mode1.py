@@ -185,10 +185,11 @@ class Mode1:
 
     Notes
     -----
-    All other constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their
-    rate is measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and,
-    in small cohorts, triggers that the root never shows and a client hardly teaches. Cost per round: K^2 passes over a
-    fold of the root, M local trainings, and O(n d K^2 + n^2 k + k^3) for sketches of k numbers.
+    All other constants were chosen on development seeds: 0-4, those of spectral evidence 0-9 and 200-239. There is no
+    analytic bound on false quarantines; their rate is measured. Beyond the reach of this mode: updates made of clean
+    directions with a false label mix, and, in small cohorts, triggers that the root never shows and a client hardly
+    teaches. Cost per round: K^2 passes over a fold of the root, M local trainings, and O(n d K^2 + n^2 k + k^3) for
+    sketches of k numbers.
     """
 
     oracle: Oracle
@@ -410,7 +411,7 @@ class Mode1:
         book.foreign[rows] = (foreign > 1.0) | (book.foreign[rows] & suspect)
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         once = counts / (1.0 + agreement.alike.sum(axis=1))
-        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, book.foreign[rows])
+        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, self.bound, book.foreign[rows])
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided)), division.sure) * division.place
         book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place

@@ -15,13 +15,13 @@ from matl.trust.view import View
 
 __all__ = ["FULL_COHORT", "OPENS", "RECALL", "SURE", "Division", "divide", "opened"]
 
-OPENS = (2.2, 2.7)
+OPENS = (2.1, 2.6)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
-evidence, from the second on it is in full. Without attack it stayed below 2.3 (label skew .1, seeds 200-239)."""
+evidence, from the second on it is in full. Without attack it stayed below 2.15 (label skew .1, seeds 200-239)."""
 
 SURE = (0.2, 0.4)
-"""How sure it is which part is the far one: likewise. Of usual attacks it was .2 or more in 19 of 20 rounds, at the
-median about 1; of one that pretends to the other side, on both sides of 0 (skew .1 and .5, seeds 0, 1, 200-205)."""
+"""How sure it is which part is the far one, of about 1.5 at most: likewise. Whoever sets a trigger in a tenth of the
+samples shows about 1, and .2 or more in 19 rounds of 20 (skew .1 and .5, seeds 200-205)."""
 
 FULL_COHORT = 40
 """Clients below which a division counts less, by the square of their share of this; four times the classes if that is
@@ -32,8 +32,8 @@ RECALL = 0.5
 
 _FARTHEST = 2.0  # more makes no difference
 _LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
-_MOST_ACCUSED = 0.45  # the declared bound of Mode 1; the bar rises until no more are past it
-_WRONG_END = 0.6  # a judge that finds so many far off has the wrong end of it
+_MOST_ACCUSED = 0.5  # a judge that finds more far off has the wrong end of it
+_MOST_OF_STAND = 0.5  # standard deviations that shadows can tell of which part is the far one; more could be pretended
 _BOUNDS = (0.1, 10.0)  # of what a single round can say
 _RIDGE = 0.02  # of the weight of a class in a cohort that has all classes alike
 _TINY = 1e-12
@@ -59,7 +59,7 @@ class Division:
     bar : float
         Part of the way from the near middle to the far one where honest behaviour ends.
     sure : float
-        How sure it is which part is the far one; see `SURE`.
+        How sure it is which part is the far one; see `SURE`. 0 where there is no opinion.
     """
 
     shared: Float64
@@ -71,13 +71,18 @@ class Division:
     sure: float
 
     @property
-    def place(self) -> Float64:
-        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends.
+    def way(self) -> Float64:
+        """How far each client is on the way from the near middle to the far one, (n,), in parts of it.
 
         0 for those that do not count, and where there is no opinion.
         """
         way = np.nan_to_num(self.shared - self.near) / max(self.far - self.near, _TINY)
-        return np.asarray(np.where(self.counted, np.clip(way / self.bar, 0.0, _FARTHEST), 0.0))
+        return np.asarray(np.where(self.counted, way, 0.0))
+
+    @property
+    def place(self) -> Float64:
+        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends."""
+        return np.asarray(np.clip(self.way / self.bar, 0.0, _FARTHEST))
 
 
 def opened(clearness: float, sure: float) -> float:
@@ -87,7 +92,7 @@ def opened(clearness: float, sure: float) -> float:
 
     Examples
     --------
-    >>> opened(2.0, 1.0), opened(2.45, 1.0), opened(3.0, 1.0), opened(3.0, 0.2)
+    >>> opened(2.0, 1.0), opened(2.35, 1.0), opened(3.0, 1.0), opened(3.0, 0.2)
     (0.0, 0.5, 1.0, 0.0)
     """
     return _ramp(clearness, OPENS) * _ramp(sure, SURE)
@@ -103,6 +108,7 @@ def divide(
     weights: Float64,
     stood: Float64,
     bar: float,
+    bound: float,
     known: NDArray[np.bool_] | None = None,
 ) -> Division:
     """Look for the direction that divides a cohort.
@@ -116,13 +122,15 @@ def divide(
     stood : float64 array of shape (n,)
         Where each stood before, as `Division.place`, faded.
     bar : float
-        See `Division`.
+        See `Division`; the least it will be.
+    bound : float
+        Part of the weight that may be accused in a round; the bar rises until no more is past it.
     known : bool array of shape (n,), optional
         Who is accused of being foreign already, by evidence on each: how clearly the others divide is what counts.
 
     Notes
     -----
-    With directions u_i and ``m_i``, label mix and its concentration ``sum mix^2`` (`matl.trust.attribution`), class
+    With directions u_i and ``m_i``, the label mix (`matl.trust.attribution`) at length 1 and its length, class
     directions ``D`` are fitted to the cohort by weighted ridge regression ``u_i = m_i D``, in which a client counts
     ``max(1 - stood_i, 0)`` times: those on the far side do not say what classes look like. Residuals are normalised,
     ``r_i = (u_i - m_i D) / |...|``; their first principal axis is what divides, and
@@ -134,10 +142,13 @@ def divide(
     `FULL_COHORT` counts, and kept within [0.1, 10]. Those that are known are left out of it: a cohort that only they
     divide needs no more accusations, and where few lie loudly the honest can be the smaller half of what is left.
 
-    Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one.
-    What was found before has no say in it, or liars could take turns in being accused, and have the sides change. If
-    most of the cohort would be accused there is no opinion. There is none either if fewer than 20 clients, or than two
-    for each class, can be believed, or are not known.
+    Which part is the far one: the correlation of where clients stand with how alien they look (its rank), plus how far
+    from their mean the shadows with flat mixes stand, in standard deviations and at most half of one, plus how much
+    the part lacks of half. What was found before has no say in it, or liars could take turns in being accused, and
+    have the sides change. The size of the sum is `Division.sure`.
+
+    If more than half of the weight would be accused there is no opinion; if more than ``bound``, the bar rises. There
+    is none either if fewer than 20 clients, or than two for each class, can be believed, or are not known.
 
     After the spectral signatures of Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, which
     look for poisoned samples among those of a class. Cost O(k^2 (n + k) + M^3) for sketches of k numbers.
@@ -160,9 +171,9 @@ def divide(
         shared, near, far = -shared, -far, -near
     strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
     found = Division(shared, near, far, strength, counted, bar, abs(side))
-    if weights[found.place > 1.0].sum() > _WRONG_END * weights.sum():
+    if weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum():
         return nothing
-    return replace(found, bar=bar * _raised(found.place, weights))
+    return replace(found, bar=_raised(bar, found.way, weights, bound))
 
 
 def _side(shared: Float64, alien: Float64, weights: Float64, stand: float, share: float) -> float:
@@ -170,20 +181,32 @@ def _side(shared: Float64, alien: Float64, weights: Float64, stand: float, share
 
     It is the one with clients that look alien, on which the shadows do not stand, and the smaller one.
     """
+    toward = _standardised(shared, weights)
+    look = float(np.average(toward * _standardised(_ranks(alien, weights), weights), weights=weights))
     middle = np.average(shared, weights=weights)
     spread = np.sqrt(np.average((shared - middle) ** 2, weights=weights)) + _TINY
-    toward = (shared - middle) / spread
-    inorder = np.sort(alien)
-    rank = np.searchsorted(inorder, alien) + np.searchsorted(inorder, alien, side="right")  # twice the mean rank
-    agreement = np.average(toward * (rank - rank.mean()) / (rank.std() + _TINY), weights=weights)
-    return float(agreement + (middle - stand) / spread + (0.5 - share))
+    away = float(np.clip((middle - stand) / spread, -_MOST_OF_STAND, _MOST_OF_STAND))
+    return look + away + (0.5 - share)
 
 
-def _raised(place: Float64, weights: Float64) -> float:
-    """The least factor, at least 1, by which the bar has to rise for no more than `_MOST_ACCUSED` to be past it."""
-    order = np.argsort(-place, kind="stable")
-    too_many = np.cumsum(weights[order]) > _MOST_ACCUSED * weights.sum()
-    return max(1.0, float(place[order[int(np.argmax(too_many))]]) * (1.0 + _TINY))
+def _standardised(values: Float64, weights: Float64) -> Float64:
+    centred = values - np.average(values, weights=weights)
+    return np.asarray(centred / (np.sqrt(np.average(centred**2, weights=weights)) + _TINY))
+
+
+def _ranks(values: Float64, weights: Float64) -> Float64:
+    """How much weight is below each value, and half of that at it."""
+    order = np.argsort(values, kind="stable")
+    below = np.concatenate([[0.0], np.cumsum(weights[order])])
+    low, high = (np.searchsorted(values[order], values, side=side) for side in ("left", "right"))
+    return np.asarray((below[low] + below[high]) / 2)
+
+
+def _raised(bar: float, way: Float64, weights: Float64, most: float) -> float:
+    """The bar, or the least above it that no more than that part of the weight is past."""
+    order = np.argsort(-way, kind="stable")
+    too_many = np.cumsum(weights[order]) > most * weights.sum()
+    return max(bar, float(way[order[int(np.argmax(too_many))]]) * (1.0 + _TINY))
 
 
 def _about(view: View) -> Float64:
@@ -207,13 +230,8 @@ def _taught(view: View, weights: Float64) -> Float64:
 
 def _left(view: View, taught: Float64) -> Float64:
     """What classes do not explain of each, (n, k), rows normalised."""
-    explained = _unit(_about(view) @ taught)
-    along = (view.directions * explained).sum(axis=1, keepdims=True)
-    return _unit(view.directions - along * explained)
-
-
-def _unit(rows: Float64) -> Float64:
-    return np.asarray(rows / (np.linalg.norm(rows, axis=1, keepdims=True) + _TINY))
+    left = view.directions - _about(view) @ taught
+    return np.asarray(left / (np.linalg.norm(left, axis=1, keepdims=True) + _TINY))
 
 
 def _flattest(mix: Float64) -> NDArray[np.bool_]:
