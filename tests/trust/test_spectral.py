@@ -158,10 +158,19 @@ def test_a_few_that_pretend_to_the_other_side_do_not_turn_it():
 
 def test_where_it_is_not_sure_which_side_is_far_nothing_is_evidence():
     clients, shadows = views(liars=25, honest=25)
-    middle = clients.directions.mean(axis=0) - shadows.directions.mean(axis=0)
-    sure = [found(clients, seen(shadows.directions + by * middle, shadows.attribution.mix)).sure for by in (0.0, 1.1)]
-    assert opened(3.0, sure[0]) == 1.0
-    assert opened(3.0, sure[1]) == 0.0
+    between = seen(
+        shadows.directions + 1.1 * (clients.directions.mean(axis=0) - shadows.directions.mean(axis=0)),
+        shadows.attribution.mix,
+    )
+    unsure = found(clients, between).sure
+    clients.attribution.alien[:25] = 1.0
+    assert opened(3.0, unsure) == 0.0
+    assert opened(3.0, found(clients, between).sure) == 1.0
+
+
+def test_the_number_of_clients_tells_the_more_the_clearer_they_are_apart():
+    sure = [found(*views(share, liars=20, honest=30)).sure for share in (0.4, 0.9, 2.0)]
+    assert sure[0] < sure[1] < sure[2] <= 3.5
 
 
 def test_no_more_than_half_are_ever_accused():

@@ -412,9 +412,11 @@ class Mode1:
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         once = counts / (1.0 + agreement.alike.sum(axis=1))
         division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, self.bound, book.foreign[rows])
-        divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
-        place = opened(float(np.exp(divided)), division.sure) * division.place
-        book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
+        divided = float(state["divided"])
+        if not np.isnan(division.shared).all():  # no opinion is no news
+            divided = RECALL * divided + (1.0 - RECALL) * float(np.log(division.strength))
+            place = opened(float(np.exp(divided)), division.sure) * division.place
+            book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
         findings = Findings(
             clients,
             seen.simulated.atoms.pairs,

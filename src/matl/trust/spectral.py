@@ -19,9 +19,9 @@ OPENS = (2.1, 2.6)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
 evidence, from the second on it is in full. Without attack it stayed below 2.15 (label skew .1, seeds 200-239)."""
 
-SURE = (0.2, 0.4)
-"""How sure it is which part is the far one, of about 1.5 at most: likewise. Whoever sets a trigger in a tenth of the
-samples shows about 1, and .2 or more in 19 rounds of 20 (skew .1 and .5, seeds 200-205)."""
+SURE = (0.4, 0.8)
+"""How sure it is which part is the far one: likewise. With a trigger in a tenth of the samples this is about 1 in the
+first rounds, and 2 to 3 as soon as the parts are apart (skew .1, .5 and none, seeds 0-3, 200-205)."""
 
 FULL_COHORT = 40
 """Clients below which a division counts less, by the square of their share of this; four times the classes if that is
@@ -34,6 +34,7 @@ _FARTHEST = 2.0  # more makes no difference
 _LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
 _MOST_ACCUSED = 0.5  # a judge that finds more far off has the wrong end of it
 _MOST_OF_STAND = 0.5  # standard deviations that shadows can tell of which part is the far one; more could be pretended
+_MOST_OF_SHARE = 2.0  # that the number of clients can tell of it
 _BOUNDS = (0.1, 10.0)  # of what a single round can say
 _RIDGE = 0.02  # of the weight of a class in a cohort that has all classes alike
 _TINY = 1e-12
@@ -92,7 +93,7 @@ def opened(clearness: float, sure: float) -> float:
 
     Examples
     --------
-    >>> opened(2.0, 1.0), opened(2.35, 1.0), opened(3.0, 1.0), opened(3.0, 0.2)
+    >>> opened(2.0, 1.0), opened(2.35, 1.0), opened(3.0, 1.0), opened(3.0, 0.4)
     (0.0, 0.5, 1.0, 0.0)
     """
     return _ramp(clearness, OPENS) * _ramp(sure, SURE)
@@ -144,8 +145,9 @@ def divide(
 
     Which part is the far one: the correlation of where clients stand with how alien they look (its rank), plus how far
     from their mean the shadows with flat mixes stand, in standard deviations and at most half of one, plus how much
-    the part lacks of half. What was found before has no say in it, or liars could take turns in being accused, and
-    have the sides change. The size of the sum is `Division.sure`.
+    the part lacks of half, times the variance between the parts over that within them. What was found before has no
+    say in it, or liars could take turns in being accused, and have the sides change. The size of the sum is
+    `Division.sure`.
 
     If more than half of the weight would be accused there is no opinion; if more than ``bound``, the bar rises. There
     is none either if fewer than 20 clients, or than two for each class, can be believed, or are not known.
@@ -164,9 +166,9 @@ def divide(
     ours, usual = _strength(clients, fresh), _strength(shadows, np.ones(len(shadows.directions)))
     taught = _taught(clients, believed)
     axis, shared = _divided(_left(clients, taught), weights)
-    near, far, share = _parts(shared[counted], weights[counted])
+    near, far, _ = _parts(shared[counted], weights[counted])
     stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
-    side = _side(shared[counted], clients.attribution.alien[counted], weights[counted], stand, share)
+    side = _side(shared[counted], clients.attribution.alien[counted], weights[counted], stand)
     if side < 0:
         shared, near, far = -shared, -far, -near
     strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
@@ -176,22 +178,31 @@ def divide(
     return replace(found, bar=_raised(bar, found.way, weights, bound))
 
 
-def _side(shared: Float64, alien: Float64, weights: Float64, stand: float, share: float) -> float:
+def _side(shared: Float64, alien: Float64, weights: Float64, stand: float) -> float:
     """Whether the upper part is the far one, and how surely: positive for yes.
 
-    It is the one with clients that look alien, on which the shadows do not stand, and the smaller one.
+    It is the one with clients that look alien, on which the shadows do not stand, and the smaller one, the more so the
+    further apart the parts are for their widths.
     """
     toward = _standardised(shared, weights)
     look = float(np.average(toward * _standardised(_ranks(alien, weights), weights), weights=weights))
-    middle = np.average(shared, weights=weights)
-    spread = np.sqrt(np.average((shared - middle) ** 2, weights=weights)) + _TINY
+    near, far, share = _parts(toward, weights)
+    within = float(np.average(np.minimum((toward - near) ** 2, (toward - far) ** 2), weights=weights))
+    apart = max(1.0 - within, 0.0) / (within + _TINY)
+    middle, spread = _moments(shared, weights)
     away = float(np.clip((middle - stand) / spread, -_MOST_OF_STAND, _MOST_OF_STAND))
-    return look + away + (0.5 - share)
+    return look + away + float(np.clip((0.5 - share) * apart, -_MOST_OF_SHARE, _MOST_OF_SHARE))
+
+
+def _moments(values: Float64, weights: Float64) -> tuple[float, float]:
+    """Mean and standard deviation."""
+    mean = np.average(values, weights=weights)
+    return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=weights))) + _TINY
 
 
 def _standardised(values: Float64, weights: Float64) -> Float64:
-    centred = values - np.average(values, weights=weights)
-    return np.asarray(centred / (np.sqrt(np.average(centred**2, weights=weights)) + _TINY))
+    mean, deviation = _moments(values, weights)
+    return np.asarray((values - mean) / deviation)
 
 
 def _ranks(values: Float64, weights: Float64) -> Float64:
