@@ -6,22 +6,18 @@ is a direction in which the cohort falls into two parts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from matl.trust.view import View
 
-__all__ = ["FULL_COHORT", "OPENS", "RECALL", "SURE", "Division", "divide", "opened"]
+__all__ = ["FULL_COHORT", "OPENS", "RECALL", "Division", "divide", "opened"]
 
-OPENS = (2.1, 2.6)
+OPENS = (1.9, 2.4)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds: up to the first it is no
-evidence, from the second on it is in full. Without attack it stayed below 2.15 (label skew .1, seeds 200-239)."""
-
-SURE = (0.4, 0.8)
-"""How sure it is which part is the far one: likewise. With a trigger in a tenth of the samples this is about 1 in the
-first rounds, and 2 to 3 as soon as the parts are apart (skew .1, .5 and none, seeds 0-3, 200-205)."""
+evidence, from the second on it is in full. Without attack it stayed below 2.0 (label skew .1, seeds 0-9, 30 rounds)."""
 
 FULL_COHORT = 40
 """Clients below which a division counts less, by the square of their share of this; four times the classes if that is
@@ -32,9 +28,8 @@ RECALL = 0.5
 
 _FARTHEST = 2.0  # more makes no difference
 _LEAST_BELIEVED = 20  # clients, or twice as many as classes, that have to say what classes look like
-_MOST_ACCUSED = 0.5  # a judge that finds more far off has the wrong end of it
-_MOST_OF_STAND = 0.5  # standard deviations that shadows can tell of which part is the far one; more could be pretended
-_MOST_OF_SHARE = 2.0  # that the number of clients can tell of it
+_MOST_ACCUSED = 0.5  # a judge that finds the larger part far off has the wrong end of it
+_MAJORITY = 0.25  # how much it counts for a part to be the larger one, beside where shadows stand
 _BOUNDS = (0.1, 10.0)  # of what a single round can say
 _RIDGE = 0.02  # of the weight of a class in a cohort that has all classes alike
 _TINY = 1e-12
@@ -59,8 +54,6 @@ class Division:
         Who counts.
     bar : float
         Part of the way from the near middle to the far one where honest behaviour ends.
-    sure : float
-        How sure it is which part is the far one; see `SURE`. 0 where there is no opinion.
     """
 
     shared: Float64
@@ -69,38 +62,26 @@ class Division:
     strength: float
     counted: NDArray[np.bool_]
     bar: float
-    sure: float
 
     @property
-    def way(self) -> Float64:
-        """How far each client is on the way from the near middle to the far one, (n,), in parts of it.
+    def place(self) -> Float64:
+        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends.
 
         0 for those that do not count, and where there is no opinion.
         """
         way = np.nan_to_num(self.shared - self.near) / max(self.far - self.near, _TINY)
-        return np.asarray(np.where(self.counted, way, 0.0))
-
-    @property
-    def place(self) -> Float64:
-        """Where each client stands, (n,), in [0, 2]: 0 is the near middle and 1 where honest behaviour ends."""
-        return np.asarray(np.clip(self.way / self.bar, 0.0, _FARTHEST))
+        return np.asarray(np.where(self.counted, np.clip(way / self.bar, 0.0, _FARTHEST), 0.0))
 
 
-def opened(clearness: float, sure: float) -> float:
-    """How much of a division counts as evidence, in [0, 1], if it is that clear, and its far part that sure.
-
-    See `OPENS` and `SURE`.
+def opened(clearness: float) -> float:
+    """How much of a division counts as evidence, in [0, 1], if it is that clear; see `OPENS`.
 
     Examples
     --------
-    >>> opened(2.0, 1.0), opened(2.35, 1.0), opened(3.0, 1.0), opened(3.0, 0.4)
-    (0.0, 0.5, 1.0, 0.0)
+    >>> opened(1.5), opened(2.15), opened(3.0)
+    (0.0, 0.5, 1.0)
     """
-    return _ramp(clearness, OPENS) * _ramp(sure, SURE)
-
-
-def _ramp(value: float, over: tuple[float, float]) -> float:
-    return float(np.clip(round((value - over[0]) / (over[1] - over[0]), 9), 0.0, 1.0))
+    return float(np.clip(round((clearness - OPENS[0]) / (OPENS[1] - OPENS[0]), 9), 0.0, 1.0))
 
 
 def divide(
@@ -109,7 +90,6 @@ def divide(
     weights: Float64,
     stood: Float64,
     bar: float,
-    bound: float,
     known: NDArray[np.bool_] | None = None,
 ) -> Division:
     """Look for the direction that divides a cohort.
@@ -123,15 +103,13 @@ def divide(
     stood : float64 array of shape (n,)
         Where each stood before, as `Division.place`, faded.
     bar : float
-        See `Division`; the least it will be.
-    bound : float
-        Part of the weight that may be accused in a round; the bar rises until no more is past it.
+        See `Division`.
     known : bool array of shape (n,), optional
         Who is accused of being foreign already, by evidence on each: how clearly the others divide is what counts.
 
     Notes
     -----
-    With directions u_i and ``m_i``, the label mix (`matl.trust.attribution`) at length 1 and its length, class
+    With directions u_i and ``m_i``, label mix and its concentration ``sum mix^2`` (`matl.trust.attribution`), class
     directions ``D`` are fitted to the cohort by weighted ridge regression ``u_i = m_i D``, in which a client counts
     ``max(1 - stood_i, 0)`` times: those on the far side do not say what classes look like. Residuals are normalised,
     ``r_i = (u_i - m_i D) / |...|``; their first principal axis is what divides, and
@@ -143,14 +121,10 @@ def divide(
     `FULL_COHORT` counts, and kept within [0.1, 10]. Those that are known are left out of it: a cohort that only they
     divide needs no more accusations, and where few lie loudly the honest can be the smaller half of what is left.
 
-    Which part is the far one: the correlation of where clients stand with how alien they look (its rank), plus how far
-    from their mean the shadows with flat mixes stand, in standard deviations and at most half of one, plus how much
-    the part lacks of half, times the variance between the parts over that within them. What was found before has no
-    say in it, or liars could take turns in being accused, and have the sides change. The size of the sum is
-    `Division.sure`.
-
-    If more than half of the weight would be accused there is no opinion; if more than ``bound``, the bar rises. There
-    is none either if fewer than 20 clients, or than two for each class, can be believed, or are not known.
+    Which part is the far one: the one on which shadows with flat mixes do not stand, and, less so, the smaller one.
+    What was found before has no say in it, or liars could take turns in being accused, and have the sides change. If
+    most of the cohort would be accused there is no opinion. There is none either if fewer than 20 clients, or than two
+    for each class, can be believed, or are not known.
 
     After the spectral signatures of Tran, Li and Madry, "Spectral Signatures in Backdoor Attacks", NeurIPS 2018, which
     look for poisoned samples among those of a class. Cost O(k^2 (n + k) + M^3) for sketches of k numbers.
@@ -158,7 +132,7 @@ def divide(
     n, classes = clients.attribution.mix.shape
     believed = weights * np.maximum(1.0 - stood, 0.0)
     counted = weights > 0
-    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar, 0.0)
+    nothing = Division(np.full(n, np.nan), 0.0, 0.0, 1.0, counted, bar)
     fresh = weights if known is None else np.where(known, 0.0, weights)
     if min((believed > 0).sum(), (fresh > 0).sum()) < max(_LEAST_BELIEVED, 2 * classes):
         return nothing
@@ -166,68 +140,21 @@ def divide(
     ours, usual = _strength(clients, fresh), _strength(shadows, np.ones(len(shadows.directions)))
     taught = _taught(clients, believed)
     axis, shared = _divided(_left(clients, taught), weights)
-    near, far, _ = _parts(shared[counted], weights[counted])
+    near, far, share = _parts(shared[counted], weights[counted])
     stand = float(np.median((_left(shadows, taught) @ axis)[_flattest(shadows.attribution.mix)]))
-    side = _side(shared[counted], clients.attribution.alien[counted], weights[counted], stand)
-    if side < 0:
+    turned = stand - np.average(shared, weights=weights) + _MAJORITY * (share - 0.5) > 0
+    if turned:
         shared, near, far = -shared, -far, -near
     strength = float(np.clip(full**2 * ours / max(usual, _TINY), *_BOUNDS))
-    found = Division(shared, near, far, strength, counted, bar, abs(side))
-    if weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum():
-        return nothing
-    return replace(found, bar=_raised(bar, found.way, weights, bound))
-
-
-def _side(shared: Float64, alien: Float64, weights: Float64, stand: float) -> float:
-    """Whether the upper part is the far one, and how surely: positive for yes.
-
-    It is the one with clients that look alien, on which the shadows do not stand, and the smaller one, the more so the
-    further apart the parts are for their widths.
-    """
-    toward = _standardised(shared, weights)
-    look = float(np.average(toward * _standardised(_ranks(alien, weights), weights), weights=weights))
-    near, far, share = _parts(toward, weights)
-    within = float(np.average(np.minimum((toward - near) ** 2, (toward - far) ** 2), weights=weights))
-    apart = max(1.0 - within, 0.0) / (within + _TINY)
-    middle, spread = _moments(shared, weights)
-    away = float(np.clip((middle - stand) / spread, -_MOST_OF_STAND, _MOST_OF_STAND))
-    return look + away + float(np.clip((0.5 - share) * apart, -_MOST_OF_SHARE, _MOST_OF_SHARE))
-
-
-def _moments(values: Float64, weights: Float64) -> tuple[float, float]:
-    """Mean and standard deviation."""
-    mean = np.average(values, weights=weights)
-    return float(mean), float(np.sqrt(np.average((values - mean) ** 2, weights=weights))) + _TINY
-
-
-def _standardised(values: Float64, weights: Float64) -> Float64:
-    mean, deviation = _moments(values, weights)
-    return np.asarray((values - mean) / deviation)
-
-
-def _ranks(values: Float64, weights: Float64) -> Float64:
-    """How much weight is below each value, and half of that at it."""
-    order = np.argsort(values, kind="stable")
-    below = np.concatenate([[0.0], np.cumsum(weights[order])])
-    low, high = (np.searchsorted(values[order], values, side=side) for side in ("left", "right"))
-    return np.asarray((below[low] + below[high]) / 2)
-
-
-def _raised(bar: float, way: Float64, weights: Float64, most: float) -> float:
-    """The bar, or the least above it that no more than that part of the weight is past."""
-    order = np.argsort(-way, kind="stable")
-    too_many = np.cumsum(weights[order]) > most * weights.sum()
-    return max(bar, float(way[order[int(np.argmax(too_many))]]) * (1.0 + _TINY))
+    found = Division(shared, near, far, strength, counted, bar)
+    most = weights[found.place > 1.0].sum() > _MOST_ACCUSED * weights.sum()
+    return nothing if most else found
 
 
 def _about(view: View) -> Float64:
-    """Label mixes at length 1, as directions are, and their lengths, (n, K + 1).
-
-    Who holds one class goes further in it than half of who holds two.
-    """
+    """Label mixes and their concentration, (n, K + 1): who holds one class goes further than half of who holds two."""
     mix = view.attribution.mix
-    length = np.linalg.norm(mix, axis=1, keepdims=True)
-    return np.hstack([mix / (length + _TINY), length])
+    return np.column_stack([mix, np.square(mix).sum(axis=1)])
 
 
 def _taught(view: View, weights: Float64) -> Float64:
