@@ -55,7 +55,7 @@ def test_what_each_does_a_little_is_seen_in_what_all_do(monkeypatch: pytest.Monk
 def test_nobody_is_accused_of_it_where_nobody_does_it():
     judgements, state, _ = play(lambda updates, t: None, rounds=8)
     assert not any(map(quarantined, judgements))
-    assert state["divided"] < np.log(1.9)
+    assert state["divided"] < np.log(OPENS[0])
     assert not np.any(state["clients"]["stood"])
 
 

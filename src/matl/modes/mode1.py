@@ -51,13 +51,13 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
-from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, REMEMBERS, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
 __all__ = ["Mode1"]
 
-_VERSION = 11
+_VERSION = 12
 _SKETCH_WIDTH = 512
 # Shadows from a few root samples show less well how much honest clients differ that overfit few samples or, all of
 # them, train for different times. On digits (27 samples each, seeds 0-4) 7 of 500 were accused; without, twice that.
@@ -88,6 +88,7 @@ _FIXED = [
         MOST_COMPANY,
         FULL_COHORT,
         RECALL,
+        REMEMBERS,
         *OPENS,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK, FAR),
@@ -184,10 +185,11 @@ class Mode1:
 
     Notes
     -----
-    All other constants were chosen on development seeds 0-4. There is no analytic bound on false quarantines; their
-    rate is measured. Beyond the reach of this mode: updates made of clean directions with a false label mix, and,
-    in small cohorts, triggers that the root never shows and a client hardly teaches. Cost per round: K^2 passes over a
-    fold of the root, M local trainings, and O(n d K^2 + n^2 k + k^3) for sketches of k numbers.
+    All other constants were chosen on development seeds: 0-4, those of spectral evidence 0-9 and 200-239. There is no
+    analytic bound on false quarantines; their rate is measured. Beyond the reach of this mode: updates made of clean
+    directions with a false label mix, and, in small cohorts, triggers that the root never shows and a client hardly
+    teaches. Cost per round: K^2 passes over a fold of the root, M local trainings, and O(n d K^2 + n^2 k + k^3) for
+    sketches of k numbers.
     """
 
     oracle: Oracle
@@ -409,9 +411,19 @@ class Mode1:
         book.foreign[rows] = (foreign > 1.0) | (book.foreign[rows] & suspect)
         counts = ~book.otherwise[rows] & (clients.attribution.norms > _SILENT * shadow_norm)
         once = counts / (1.0 + agreement.alike.sum(axis=1))
-        division = divide(clients, shadows, once, book.stood[rows], self.spectral_bar, book.foreign[rows])
+        division = divide(
+            clients,
+            shadows,
+            once,
+            book.stood[rows],
+            book.leaned[rows],
+            self.spectral_bar,
+            self.bound,
+            book.foreign[rows],
+        )
+        book.leaned[rows] = REMEMBERS * division.leaned
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
-        place = opened(float(np.exp(divided))) * division.place
+        place = opened(float(np.exp(divided)), division.sure) * division.place
         book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
         findings = Findings(
             clients,

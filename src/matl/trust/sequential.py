@@ -94,6 +94,8 @@ class Book(ClientTable):
         Collusion evidence of the last round the client came to; 0 before.
     stood : float64 array of shape (N,)
         Where the client stood in divided cohorts, faded (`matl.trust.spectral`); 0 before.
+    leaned : float64 array of shape (N,)
+        How far it has leaned to the far part of divided cohorts, faded; 0 before.
     otherwise : bool array of shape (N,)
         Whether the client was accused, and is under suspicion since, of what it does by itself.
     foreign : bool array of shape (N,)
@@ -110,6 +112,7 @@ class Book(ClientTable):
     seen: NDArray[np.int64] = column(0)
     agreement: NDArray[np.float64] = column(0.0)
     stood: NDArray[np.float64] = column(0.0)
+    leaned: NDArray[np.float64] = column(0.0)
     otherwise: NDArray[np.bool_] = column(False)
     foreign: NDArray[np.bool_] = column(False)
     suspicion: NDArray[np.float64] = column(0.0)
@@ -124,6 +127,7 @@ class Book(ClientTable):
             np.empty((0, classes), np.float32),
             np.empty((0, FOLDS, width), np.float32),
             np.empty((0, FOLDS), np.int64),
+            np.empty(0),
             np.empty(0),
             np.empty(0),
             np.empty(0, np.bool_),
