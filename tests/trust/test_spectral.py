@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from matl.trust.spectral import FULL_COHORT, OPENS, REMEMBERS, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, REMEMBERS, SURE, divide, opened
 
 CLASSES, WIDTH, HONEST, LIARS, SHADOWS = 5, 256, 28, 22, 120
 BAR, BOUND = 0.65, 0.45
@@ -246,6 +246,10 @@ def test_no_more_are_accused_than_the_declared_bound(bound, bar, liars):
     assert bound - 0.03 < uneven[place > 1.0].sum() / uneven.sum() <= bound
 
 
+def test_a_bound_of_all_raises_no_bar():
+    assert found(*views(), bound=1.0).bar == BAR
+
+
 def test_copies_have_one_say_in_what_looks_alien():
     clients, shadows = views(liars=20, honest=30)
     clients.attribution.alien[:] = np.random.default_rng(3).permutation(50)
@@ -303,8 +307,9 @@ def test_many_clients_are_as_divided_as_some():
 
 def test_a_division_opens_slowly():
     assert opened(OPENS[0], 1.0) == opened(9.0, 0.05) == 0.0
-    assert opened(OPENS[1], 1.0) == opened(OPENS[1] / 2.0, 4.0) == 1.0
+    assert opened(OPENS[1], 1.0) == opened(OPENS[1] / SURE**0.5, SURE) == 1.0
     assert 0.0 < opened(sum(OPENS) / 2, 1.0) < 1.0
+    assert opened(2.2, 100.0) == opened(2.2, SURE)
 
 
 def test_nobody_is_compared_with_itself():

@@ -51,7 +51,7 @@ from matl.trust.levels import (
 from matl.trust.oracle import FOLDS, Oracle
 from matl.trust.sequential import WINDOW, Bank, Book, moved
 from matl.trust.sketch import Sketch
-from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, REMEMBERS, divide, opened
+from matl.trust.spectral import FULL_COHORT, OPENS, RECALL, REMEMBERS, SURE, divide, opened
 from matl.trust.standing import COMPONENTS, Standing
 from matl.trust.view import Simulated, View
 
@@ -90,6 +90,7 @@ _FIXED = [
         RECALL,
         REMEMBERS,
         *OPENS,
+        SURE,
     ),
     *(*MEMORIES, DRIFT_QUANTILE, DRIFT_COHORT, LEAST_SCORE, *CONCENTRATIONS, *SIZES, LEAST_SPREAD, MOST_WORK, FAR),
 ]
@@ -424,7 +425,10 @@ class Mode1:
         book.leaned[rows] = REMEMBERS * division.leaned
         divided = RECALL * state["divided"] + (1.0 - RECALL) * float(np.log(division.strength))
         place = opened(float(np.exp(divided)), division.sure) * division.place
-        book.stood[rows] = RECALL * book.stood[rows] + (1.0 - RECALL) * place
+        stood = RECALL * book.stood[rows] + (1.0 - RECALL) * place
+        # Where the bar has risen nobody short of it is accused for earlier rounds, or more would be than is declared.
+        risen = division.bar > self.spectral_bar
+        book.stood[rows] = np.where(risen & (division.place <= 1.0), np.minimum(stood, 1.0), stood)
         findings = Findings(
             clients,
             seen.simulated.atoms.pairs,

@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 
 from matl.trust.view import View
 
-__all__ = ["FULL_COHORT", "OPENS", "RECALL", "REMEMBERS", "Division", "divide", "opened"]
+__all__ = ["FULL_COHORT", "OPENS", "RECALL", "REMEMBERS", "SURE", "Division", "divide", "opened"]
 
 OPENS = (2.4, 3.0)
 """How clearly a cohort is divided, times as clearly as shadows are, over about two rounds, times the square root of how
 sure it is which part is the far one: up to the first it is no evidence, from the second on it is in full. Without
 attack the two have nothing to do with each other, and it stayed below 2.9 (label skew .1, seeds 200-239)."""
+
+SURE = 1.5
+"""More sureness than this makes no division clearer: then `OPENS` asks for 2.0 and 2.4 times what shadows show. Where
+liars train one class alone it is the honest that divide, by up to 2.7, with a sureness of up to 7 (seeds 204, 210)."""
 
 REMEMBERS = 0.8
 """What is left after a round of what told the parts apart."""
@@ -97,14 +101,14 @@ class Division:
 def opened(clearness: float, sure: float) -> float:
     """How much of a division counts as evidence, in [0, 1], if it is that clear, and its far part that sure.
 
-    See `OPENS`.
+    See `OPENS` and `SURE`.
 
     Examples
     --------
-    >>> opened(2.4, 1.0), opened(2.7, 1.0), opened(3.0, 1.0), opened(2.0, 4.0), opened(9.0, 0.0)
-    (0.0, 0.5, 1.0, 1.0, 0.0)
+    >>> opened(2.4, 1.0), opened(2.7, 1.0), opened(3.0, 1.0), opened(1.9, 9.0), opened(9.0, 0.0)
+    (0.0, 0.5, 1.0, 0.0, 0.0)
     """
-    over = (clearness * float(np.sqrt(sure)) - OPENS[0]) / (OPENS[1] - OPENS[0])
+    over = (clearness * float(np.sqrt(min(sure, SURE))) - OPENS[0]) / (OPENS[1] - OPENS[0])
     return float(np.clip(round(over, 9), 0.0, 1.0))
 
 
@@ -235,6 +239,8 @@ def _raised(bar: float, way: Float64, weights: Float64, most: float) -> float:
     """The bar, or the least above it that no more than that part of the weight is past."""
     order = np.argsort(-way, kind="stable")
     too_many = np.cumsum(weights[order]) > most * weights.sum()
+    if not too_many.any():
+        return bar
     return max(bar, float(way[order[int(np.argmax(too_many))]]) * (1.0 + _TINY))
 
 
