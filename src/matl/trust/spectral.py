@@ -22,7 +22,7 @@ attack the two have nothing to do with each other, and it stayed below 2.9 (labe
 
 SURE = 1.5
 """More sureness than this makes no division clearer: then `OPENS` asks for 2.0 and 2.4 times what shadows show. Where
-liars train one class alone it is the honest that divide, by up to 2.7, with a sureness of up to 7 (seeds 204, 210)."""
+liars train one class alone it is the honest that divide, by up to 2.8, with a sureness of up to 7 (seeds 204, 210)."""
 
 REMEMBERS = 0.8
 """What is left after a round of what told the parts apart."""
