@@ -50,6 +50,7 @@ DETECTION: list[tuple[str, str, float, float]] = [
     *((mode, "collusion", 0.2, 0.85) for mode in ("mode0", "mode1")),
 ]
 STEALTH = ("backdoor", "backdoor:share=0.1", "backdoor:share=0.2")
+DISGUISED = "disguise"  # of the white-box suite; what wears it by default is the second of these
 # Gap to the ceiling in points that false label mixes, and combinations of attacks that rehearse, may cost.
 INSIDE = {"cone": -3, "cone:rehearsals=12": -3, "white_box": -2, "white_box_blend": -2}
 
@@ -111,9 +112,9 @@ def detection(results: Results, alpha: float) -> Iterator[Line]:
 
 
 def stealth(main: Results, white: Results, alpha: float) -> Iterator[Line]:
-    """The attacks that hide: a backdoor, and false label mixes inside the honest cone."""
-    for attack in STEALTH:
-        success = main.mean(alpha, (attack, MOST), "mode1", "attack_success_rate")
+    """The attacks that hide: backdoors, one of them in disguise, and false label mixes inside the honest cone."""
+    for results, attack in [*((main, attack) for attack in STEALTH), (white, DISGUISED)]:
+        success = results.mean(alpha, (attack, MOST), "mode1", "attack_success_rate")
         if success is not None:
             words = f"success of the stealth {attack_words((attack, MOST))}, alpha {alpha:g}"
             yield line(words, "≤ 20%", percent(success), success.mean <= 0.2)

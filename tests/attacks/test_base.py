@@ -12,7 +12,7 @@ from matl.records import Status
 RNG = np.random.default_rng
 DATA = {"backdoor", "class_only", "free_rider", "label_flip", "targeted_flip"}
 OMNISCIENT = {"adaptive_mix", "alie", "ipm", "lie", "mimic", "min_max", "min_sum"}
-WHITE_BOX = {"adaptive_fltrust", "cone", "model_poisoning", "white_box", "white_box_blend"}
+WHITE_BOX = {"adaptive_fltrust", "cone", "disguise", "model_poisoning", "white_box", "white_box_blend"}
 
 
 def full_view(view, own, honest, judge, root, **given):
@@ -50,6 +50,7 @@ def test_every_attack_says_what_it_is_and_where_it_comes_from(name):
         "sleeper",
         "slow_drift",
         "cone",
+        "disguise",
         "white_box",
         "white_box_blend",
         "adaptive_mix",
@@ -102,7 +103,10 @@ def test_caught_are_the_quarantined_and_the_rejected():
     }
 
 
-@pytest.mark.parametrize("wrapper", ["sleeper", "on_off", "slow_drift", "sybil", "adaptive_mix", "white_box_blend"])
+WRAPPERS = ["sleeper", "on_off", "slow_drift", "sybil", "adaptive_mix", "disguise", "white_box_blend"]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapper_wants_and_does_what_the_other_attack_does(wrapper):
     inner = {"name": "backdoor", "scale": 2.0}
     wrapped = ATTACKS.create({"name": wrapper, "attack": inner}).on((1, 3, 3))

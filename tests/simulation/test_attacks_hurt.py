@@ -55,7 +55,14 @@ HIDDEN = {
     "targeted_flip": (5, {}),  # 7 to 13
 }
 # The others have a test of their own below.
-ELSEWHERE = {"adaptive_fltrust", "backdoor", "forged_words", "free_rider", "malformed"}  # the third in test_private
+ELSEWHERE = {
+    "adaptive_fltrust",
+    "backdoor",
+    "disguise",
+    "forged_words",
+    "free_rider",
+    "malformed",
+}  # forged_words in test_private
 
 
 class Silent(Attack):
@@ -130,6 +137,13 @@ def test_a_backdoor_opens_and_leaves_accuracy_almost_alone():
     assert honest.attack_success_rate < 0.15
     assert success("backdoor") > 0.9  # measured 96 to 100 %
     assert lost("backdoor") < 8  # measured 0 to 7
+
+
+def test_a_disguised_backdoor_opens_too():
+    """Moved some way towards what clean training explains it works; where it has gone all the way nothing is left."""
+    trigger = {"name": "backdoor", "share": 0.5}
+    assert success({"name": "disguise", "attack": trigger}) > 0.8
+    assert success({"name": "disguise", "attack": trigger, "share": 1.0}) < 0.3
 
 
 def test_a_boosted_backdoor_opens_with_few_clients():

@@ -7,6 +7,7 @@ from matl.attacks.collusion import Collusion, Mimic, Sybil
 from matl.attacks.cone import Cone
 from matl.attacks.data import ClassOnly, LabelFlip, TargetedFlip
 from matl.attacks.directed import ModelPoisoning
+from matl.attacks.disguise import Disguise
 from matl.attacks.free_rider import FreeRider
 from matl.attacks.malformed import ForgedWords, Malformed
 from matl.attacks.omniscient import Alie, Ipm, Lie, MinMax, MinSum
@@ -26,6 +27,7 @@ __all__ = [
     "ClassOnly",
     "Collusion",
     "Cone",
+    "Disguise",
     "ForgedWords",
     "FreeRider",
     "GaussianNoise",
