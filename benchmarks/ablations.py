@@ -2,7 +2,8 @@
 
 ::
 
-    python benchmarks/ablations.py --jobs 2      # writes benchmarks/results/ablations.{json,md}; about an hour
+    python benchmarks/ablations.py --jobs 2      # writes benchmarks/results/ablations.{json,md}; an hour or two
+                                                 # stopped, the same command goes on
     python benchmarks/ablations.py --seeds 0 --alphas 0.5 --attacks none backdoor --variants full "no alien"
 """
 
@@ -21,10 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import markdown, run, write
+from common import commit, markdown, run, write
 
+from matl.campaigns.matrix.journal import Journal
+from matl.files import make_directory
 from matl.learning.datasets import Dataset
 from matl.learning.partition import FederatedData
+from matl.simulation import RunConfig, build_simulation, execute, honest_only
 from matl.simulation.federation import federate
 
 SEEDS = (10, 11, 12)
@@ -46,6 +50,7 @@ ATTACKS: dict[str, Any] = {
     "sleeper": "sleeper",
 }
 OFF = 1e9  # a bar that no evidence reaches
+Wanted = tuple[str, str, float, int]  # variant, attack, alpha, seed
 Root = Callable[[Dataset, np.random.Generator], Dataset]
 
 
@@ -118,6 +123,15 @@ def dealt(alpha: float, seed: int, root_size: int) -> FederatedData:
     return federate(dataset, clients=CLIENTS, alpha=alpha, root_size=root_size, seed=seed)
 
 
+@functools.lru_cache
+def ceiling(alpha: float, seed: int, root_size: int, participation: float, byzantine: float) -> float:
+    """Accuracy of a seed's honest clients alone, to which judge, root and attack are all one."""
+    given = {"seed": seed, "clients": CLIENTS, "participation": participation, "byzantine": byzantine}
+    config = RunConfig(**SETTINGS, **given, aggregator="mean")
+    alone = honest_only(build_simulation(config, data=dealt(alpha, seed, root_size)))
+    return execute(alone, config, name="ceiling").accuracy
+
+
 def cell(name: str, attack: str, alpha: float, seed: int) -> dict[str, Any]:
     """One run as a row."""
     variant = VARIANTS[name]
@@ -126,7 +140,14 @@ def cell(name: str, attack: str, alpha: float, seed: int) -> dict[str, Any]:
         data = dataclasses.replace(data, root=variant.root(data.root, np.random.default_rng(seed)))
     against = {"attack": ATTACKS[attack], "byzantine": BYZANTINE if attack != "none" else 0.0}
     settings = {**SETTINGS, **against, **variant.judge, "participation": variant.participation, "dataset": data}
-    return {"alpha": alpha, **run(attack, name, seed, ceiling=True, **settings)}
+    row = run(attack, name, seed, ceiling=False, **settings)
+    row["ceiling"] = ceiling(alpha, seed, variant.root_size, variant.participation, against["byzantine"])
+    return {"cell": title(name, attack, alpha, seed), "alpha": alpha, "commit": commit(), **row}
+
+
+def title(name: str, attack: str, alpha: float, seed: int) -> str:
+    """What a run is called."""
+    return f"alpha {alpha:g} seed {seed} {name}, {attack}"
 
 
 def shown(rows: list[dict[str, Any]]) -> str:
@@ -155,6 +176,25 @@ def tables(rows: list[dict[str, Any]], attacks: Iterable[str]) -> str:
     return "\n\n".join(parts)
 
 
+def rows_of(wanted: list[Wanted], folder: Path, jobs: int) -> dict[str, dict[str, Any]]:
+    """Run what the folder's journal does not hold yet, and return all that it holds then."""
+    with Journal(make_directory(folder)) as journal:
+        others = {row["commit"] for row in journal.rows} - {commit()}
+        if others:
+            raise SystemExit(
+                f"{folder} holds rows of {', '.join(sorted(others))}, this is {commit()}: another --folder"
+            )
+        held = {row["cell"] for row in journal.rows}
+        left = [one for one in wanted if title(*one) not in held]
+        started = time.perf_counter()
+        with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+            for done, row in enumerate(pool.map(cell, *zip(*left, strict=True)) if left else (), 1):
+                journal.append(row)
+                minutes = (time.perf_counter() - started) / done * (len(left) - done) / 60
+                print(f"{done}/{len(left)} {row['cell']}: {shown([row])}; {minutes:.0f} min left", file=sys.stderr)
+        return {row["cell"]: row for row in journal.rows}
+
+
 def main() -> None:
     """Run all, print the tables, write them with the raw rows beside them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -163,29 +203,24 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--folder", type=Path, default=Path("runs") / "ablations", help="where rows are kept")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ablations")
     given = parser.parse_args()
-    started = time.perf_counter()
-    wanted = [
+    wanted: list[Wanted] = [
         (name, attack, alpha, seed)
         for alpha in given.alphas
         for seed in given.seeds
         for name in given.variants
         for attack in given.attacks
     ]
-    rows = []
-    with ProcessPoolExecutor(given.jobs, multiprocessing.get_context("spawn")) as pool:
-        for done, row in enumerate(pool.map(cell, *zip(*wanted, strict=True)), 1):
-            rows.append(row)
-            told = f"alpha {row['alpha']:g} seed {row['seed']} {row['rule']}, {row['case']}: {shown([row])}"
-            left = (time.perf_counter() - started) / done * (len(wanted) - done)
-            print(f"{done}/{len(wanted)} {told}; {left / 60:.0f} min left", file=sys.stderr, flush=True)
+    found = rows_of(wanted, given.folder, given.jobs)
+    rows = [found[title(*one)] for one in wanted]
     remarks = (
         f"MNIST pooled to 14 x 14, {CLIENTS} clients, {BYZANTINE:.0%} malicious, a root of {ROOT} unless it says "
         f"otherwise, {ROUNDS} rounds, seeds {', '.join(map(str, given.seeds))}: gap to the ceiling in points "
         "(malicious clients caught, honest clients accused)."
     )
-    print(write(given.out, tables(rows, given.attacks), remarks, rows, time.perf_counter() - started))
+    print(write(given.out, tables(rows, given.attacks), remarks, rows, sum(row["seconds"] for row in rows)))
 
 
 if __name__ == "__main__":
