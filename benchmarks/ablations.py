@@ -208,8 +208,8 @@ def main() -> None:
     given = parser.parse_args()
     wanted: list[Wanted] = [
         (name, attack, alpha, seed)
-        for alpha in given.alphas
         for seed in given.seeds
+        for alpha in given.alphas
         for name in given.variants
         for attack in given.attacks
     ]
