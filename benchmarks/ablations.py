@@ -4,7 +4,7 @@
 
     python benchmarks/ablations.py --jobs 2      # writes benchmarks/results/ablations.{json,md}; an hour or two
                                                  # stopped, the same command goes on
-    python benchmarks/ablations.py --seeds 0 --alphas 0.5 --attacks none backdoor --variants full "no alien"
+    python benchmarks/ablations.py --seeds 0 --alphas 0.5 --attacks none backdoor --variants full "no spectral"
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ VARIANTS: dict[str, Variant] = {
     "full": Variant(),
     "no relabelling": Variant({"bars": {"relabelling": OFF}}),
     "no pair": Variant({"bars": {"pair": OFF}}),
-    "no alien": Variant({"bars": {"alien": OFF}}),
+    "no alien, no campaign": Variant({"bars": {"alien": OFF}}),
     "no norm": Variant({"bars": {"norm": OFF}}),
     "no turn": Variant({"turn_bar": OFF}),
     "no collusion": Variant({"collusion_bar": 1 - 1e-9}),
@@ -179,11 +179,9 @@ def tables(rows: list[dict[str, Any]], attacks: Iterable[str]) -> str:
 def rows_of(wanted: list[Wanted], folder: Path, jobs: int) -> dict[str, dict[str, Any]]:
     """Run what the folder's journal does not hold yet, and return all that it holds then."""
     with Journal(make_directory(folder)) as journal:
-        others = {row["commit"] for row in journal.rows} - {commit()}
-        if others:
-            raise SystemExit(
-                f"{folder} holds rows of {', '.join(sorted(others))}, this is {commit()}: another --folder"
-            )
+        here, theirs = commit(), sorted({row["commit"] for row in journal.rows})
+        if theirs and (theirs != [here] or "changes" in here):
+            raise SystemExit(f"{folder} holds rows of {', '.join(theirs)}, this is {here}: give another --folder")
         held = {row["cell"] for row in journal.rows}
         left = [one for one in wanted if title(*one) not in held]
         started = time.perf_counter()

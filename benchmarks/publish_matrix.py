@@ -23,7 +23,7 @@ from common import markdown
 from matl.campaigns.matrix.design import NOBODY
 from matl.campaigns.matrix.files import summarise_matrix
 from matl.campaigns.matrix.results import Against, Results
-from matl.campaigns.matrix.tables import attack_words
+from matl.campaigns.matrix.tables import attack_words, signed
 from matl.campaigns.report.markup import UNDEFINED
 from matl.campaigns.statistics import Interval, binomial_interval, mean_interval
 from matl.files import make_directory, write_atomic
@@ -206,11 +206,6 @@ def points(interval: Interval) -> str:
     return f"{signed(100 * interval.mean)}{half}"
 
 
-def signed(number: float) -> str:
-    """A number with its sign."""
-    return f"{number:+.1f}".replace("-", "\u2212")
-
-
 def percent(interval: Interval) -> str:
     """Per cent with their confidence interval."""
     half = "" if interval.half_width is None else f" ± {100 * interval.half_width:.1f}"
@@ -264,8 +259,8 @@ def publish(folder: Path, where: Path) -> Results:
             f"{folder}: {origin['done']} of {origin['cells']} cells, {len(summary.failures)} failed; "
             f"go on with: matl matrix --resume {folder}"
         )
-    if any(commit.endswith("*") for commit in origin["commits"]):
-        raise SystemExit(f"{folder}: some cells ran with uncommitted changes; run it again from a clean checkout")
+    if not all(row["commit"] and not row["commit"].endswith("*") for row in summary.results.rows):
+        raise SystemExit(f"{folder}: cells ran without a commit, or with changes to it; run it from a clean checkout")
     out = make_directory(where / name)
     for file in ("cells.csv", "summary.md"):
         shutil.copyfile(folder / file, out / file)

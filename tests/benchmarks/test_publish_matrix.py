@@ -13,7 +13,8 @@ from matl.campaigns.report.markup import UNDEFINED
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 HIDDEN = ({"name": "backdoor", "share": 0.1}, {"name": "backdoor", "share": 0.2})
 MAIN = Matrix("main", {}, ("backdoor", *HIDDEN, "targeted_flip"), (0.2, 0.45), (0.5, 0.1), ("fedavg", "mode1"), (0, 1))
-WHITE = Matrix("white_box", {}, ("cone", {"name": "cone", "rehearsals": 12}), (0.45,), (0.5, 0.1), ("mode1",), (0, 1))
+WHITE_BOX = ("cone", {"name": "cone", "rehearsals": 12}, "disguise")
+WHITE = Matrix("white_box", {}, WHITE_BOX, (0.45,), (0.5, 0.1), ("mode1",), (0, 1))
 
 
 @pytest.fixture
@@ -50,12 +51,14 @@ def lines(text):
 
 def test_hidden_backdoors_and_adapted_cones_are_held_to_the_same_targets(published):
     main = invented(MAIN, **{"backdoor:share=0.1": {"attack_success_rate": 0.31}})
-    rows = lines(published.targets(main, invented(WHITE, **{"cone:rehearsals=12": {"accuracy": 0.869}})))
+    white = {"cone:rehearsals=12": {"accuracy": 0.869}, "disguise": {"attack_success_rate": 0.4}}
+    rows = lines(published.targets(main, invented(WHITE, **white)))
     success, gap = "success of the stealth", "gap to the ceiling under"
     assert rows[f"{success} backdoor, 45 %, alpha 0.5"] == ["≤ 20%", "0.0 ± 0.0 %", "yes"]
     assert rows[f"{success} backdoor (share=0.1), 45 %, alpha 0.5"] == ["≤ 20%", "31.0 ± 0.0 %", "**no**"]
     assert rows[f"{success} backdoor (share=0.2), 45 %, alpha 0.1"] == ["≤ 20%", "0.0 ± 0.0 %", "yes"]
-    assert rows[f"{gap} cone, 45 %, alpha 0.1"] == ["≥ \u22123", "+0.0 ± 0.0", "yes"]
+    assert rows[f"{success} disguise, 45 %, alpha 0.1"] == ["≤ 20%", "40.0 ± 0.0 %", "**no**"]
+    assert rows[f"{gap} cone, 45 %, alpha 0.1"] == ["≥ \u22123", "0.0 ± 0.0", "yes"]
     assert rows[f"{gap} cone (rehearsals=12), 45 %, alpha 0.1"] == ["≥ \u22123", "\u22123.1 ± 0.0", "**no**"]
 
 
@@ -81,7 +84,7 @@ def test_detection_and_success_are_held_against_the_prototype(published):
     text = published.targets(invented(MAIN, targeted_flip=figures), None)
     rows = lines(text)
     assert rows["targeted flip, 45 %, alpha 0.5"] == [
-        "+0.0 ± 0.0 (\u22120.2)",
+        "0.0 ± 0.0 (\u22120.2)",
         "60.0 ± 0.0 (79.9)",
         "0.1 ± 0.0 (0.3)",
         "8.0 ± 0.0 (5)",
@@ -114,7 +117,9 @@ def test_a_whole_matrix_is_copied_to_where_it_is_to_stand(published, tmp_path):
     journal = tmp_path / "own" / "cells.jsonl"
     rows = [{**json.loads(line), "commit": "abc"} for line in journal.read_text().splitlines()]
     given = [str(tmp_path / "own"), "--out", str(tmp_path / "out")]
-    for some, refused in ((rows[:-1], "3 of 4 cells"), ([*rows[:-1], {**rows[-1], "commit": "abc*"}], "uncommitted")):
+    changed, unknown = ([*rows[:-1], {**rows[-1], "commit": commit}] for commit in ("abc*", ""))
+    cases = ((rows[:-1], "3 of 4 cells"), (changed, "clean checkout"), (unknown, "clean checkout"))
+    for some, refused in cases:
         journal.write_text("".join(json.dumps(row) + "\n" for row in some))
         with pytest.raises(SystemExit, match=refused):
             published.main(given)

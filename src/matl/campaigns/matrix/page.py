@@ -86,11 +86,11 @@ def _head(summary: Summary) -> Iterator[Markup]:
     figures = []
     for alpha in results.matrix.alphas:
         for judge in results.judges:
-            within = results.within_bound(alpha, judge)
-            worst = results.worst(alpha, judge, within or None)
+            ran, within = results.ran(alpha, judge), results.within_bound(alpha, judge)
+            worst = results.worst(alpha, judge, within or ran)
             if worst is not None:
-                where = f"under {attack_words(worst.against)}, {results.matrix.skew(alpha)}"
-                note = f"{where}{'; within its bound' * (len(within) < len(results.ran(alpha, judge)))}"
+                bound = "" if within == ran else f"; {'within' if within else 'outside'} its bound"
+                note = f"under {attack_words(worst.against)}, {results.matrix.skew(alpha)}{bound}"
                 figures.append(figure(percent(worst.accuracy.mean), f"worst case of {words(judge)}", note))
     if figures:
         yield tag("dl", *figures, class_="figures")

@@ -108,7 +108,9 @@ class Results:
 
     def worst(self, alpha: float, rule: str, rows: Sequence[Against] | None = None) -> Worst | None:
         """Where a rule's mean accuracy is lowest, over all rows with an attack or over some of them."""
-        means = {row: self.mean(alpha, row, rule, "accuracy") for row in rows or self.ran(alpha, rule)}
+        means = {
+            row: self.mean(alpha, row, rule, "accuracy") for row in (self.ran(alpha, rule) if rows is None else rows)
+        }
         found = [Worst(row, mean) for row, mean in means.items() if mean is not None]
         return min(found, key=lambda worst: worst.accuracy.mean, default=None)
 

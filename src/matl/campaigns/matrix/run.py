@@ -105,6 +105,7 @@ def run_matrix(
         for name, row in done.items():
             notify(Outcome(name, row, earlier=True))
         started, sitting = time.perf_counter(), 1 + max((row["sitting"] for row in journal.rows), default=0)
+        commit = _commit()  # of what is loaded now, not of what the checkout has when a cell ends
         todo = [_job(cell) for cell in _in_order_of_data(cells.values()) if cell.name not in done]
         ends = (
             _run_here(todo, stop)
@@ -118,7 +119,7 @@ def run_matrix(
                     **_identity(cell),
                     **figures,
                     "judge": judges.get(cell.settings["rule"], ""),
-                    "commit": _commit(),
+                    "commit": commit,
                     "sitting": sitting,
                     "elapsed": round(time.perf_counter() - started, 3),
                 }
@@ -209,9 +210,9 @@ def _finished(journal: Journal, cells: dict[str, Cell], judges: dict[str, str]) 
 
 
 def _commit() -> str:
-    """The commit that runs, with an asterisk if its files were changed; empty without one."""
+    """The commit that runs, with an asterisk unless its files are known to be unchanged; empty without one."""
     origin = provenance()
-    return f"{origin['commit'][:12]}{'*' if origin['dirty'] else ''}" if origin["commit"] else ""
+    return f"{origin['commit'][:12]}{'' if origin['dirty'] is False else '*'}" if origin["commit"] else ""
 
 
 def _dealt(config: RunConfig) -> FederatedData:

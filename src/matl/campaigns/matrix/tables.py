@@ -13,7 +13,7 @@ from matl.campaigns.matrix.results import Against, Results, Worst
 from matl.campaigns.report.markup import UNDEFINED, plural
 from matl.campaigns.statistics import Interval, binomial_interval, holm, mean_interval, t_test
 
-__all__ = ["Entry", "Grid", "attack_words", "markdown_grid", "not_applicable", "tables"]
+__all__ = ["Entry", "Grid", "attack_words", "markdown_grid", "not_applicable", "signed", "tables"]
 
 _PUBLISHED = "published (their models, data split and code)"
 _POOLED = (
@@ -381,10 +381,15 @@ def _percent(interval: Interval | None, *, counts: str = "", bad: bool = False) 
     return Entry(f"{100 * interval.mean:.1f}", detail, -interval.mean if bad else interval.mean)
 
 
+def signed(number: float) -> str:
+    """A number to a tenth with its sign, if it has one then."""
+    return f"{number:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0").replace("\u22120.0", "0.0")
+
+
 def _points(interval: Interval | None, *, mark: bool = False) -> Entry:
     if interval is None:
         return Entry(UNDEFINED)
     half = "" if interval.half_width is None else f"± {100 * interval.half_width:.1f}"
-    text = f"{100 * interval.mean:+.1f}".replace("-", "\u2212").replace("+0.0", "0.0").replace("\u22120.0", "0.0")
+    text = signed(100 * interval.mean)
     shade = max(-1.0, min(1.0, interval.mean / _WIDEST_MARGIN))
     return Entry(f"{text}†" if mark else text, half, shade)
